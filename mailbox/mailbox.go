@@ -1,0 +1,96 @@
+// Package mailbox holds the words that servers and the archive share: what a
+// mailbox is called, how a message is identified, which flags it carries.
+//
+// It imports nothing else from this module, so every package may use it.
+package mailbox
+
+import (
+	"strings"
+	"time"
+)
+
+// Name is the path of a mailbox, one element per level: "Work", "2024".
+//
+// Elements are UTF-8 where the server's spelling could be decoded, else the
+// server's own octets. A server's hierarchy delimiter and modified UTF-7
+// (RFC 3501 section 5.1.3) stay inside package imapconn; the spelling of
+// directory names stays inside package maildir. Names are comparable.
+type Name struct {
+	path string // elements joined by NUL; NUL and SOH inside one are escaped by SOH
+}
+
+var (
+	escapeElem   = strings.NewReplacer("\x01", "\x011", "\x00", "\x010")
+	unescapeElem = strings.NewReplacer("\x011", "\x01", "\x010", "\x00")
+)
+
+// NewName returns the Name with the given elements, outermost first.
+func NewName(elems ...string) Name {
+	escaped := make([]string, len(elems))
+	for i, e := range elems {
+		escaped[i] = escapeElem.Replace(e)
+	}
+	return Name{strings.Join(escaped, "\x00")}
+}
+
+// Elems returns the elements of n, outermost first.
+func (n Name) Elems() []string {
+	elems := strings.Split(n.path, "\x00")
+	for i, e := range elems {
+		elems[i] = unescapeElem.Replace(e)
+	}
+	return elems
+}
+
+// String returns n for people to read. It does not round-trip, and it may
+// hold control characters that a terminal must not see.
+func (n Name) String() string { return strings.Join(n.Elems(), "/") }
+
+// Protocol is the way a message came from its server.
+type Protocol string
+
+// The protocols.
+const (
+	IMAP Protocol = "imap"
+	POP3 Protocol = "pop3"
+)
+
+// Mailbox is a mailbox as its server lists it.
+type Mailbox struct {
+	Name      Name
+	Wire      string // the server's exact spelling: what identifies it there
+	Delimiter string // the hierarchy delimiter, "" where there is none
+	Role      string // special use (RFC 6154) such as `\Sent`; "" for none
+}
+
+// ID identifies a message on one server, in one mailbox, for as long as the
+// server keeps its promise. It is opaque: only the connection package that
+// made an ID can read it. See RFC 9051 section 2.3.1.1 (UID, UIDVALIDITY) and
+// RFC 1939 section 7 (UIDL).
+type ID string
+
+// Message describes a message without its content.
+type Message struct {
+	ID           ID
+	Size         int64     // octets, as announced by the server; -1 if unknown
+	InternalDate time.Time // INTERNALDATE; zero if the server has none (POP3)
+	Transient    bool      // the ID holds for this connection alone: there is no unique-id
+	Flags        []string  // system flags and keywords, spelled as in IMAP
+}
+
+// Listing is what a server says that a mailbox holds.
+type Listing struct {
+	UIDValidity   uint32
+	UIDNext       uint32
+	HighestModSeq uint64
+	Exists        int       // the server's own count (EXISTS, STAT)
+	Messages      []Message // what it named when asked for all; Size and InternalDate may be missing
+}
+
+// Kept is what an archive remembers of a message on a server.
+type Kept struct {
+	Message int64    // the archive's own number of it
+	Flags   []string // as the server told them last
+	Removed bool     // the user removed the file from the archive
+	Gone    bool     // the server did not list it at the last run
+}
