@@ -1,0 +1,147 @@
+// Package report carries news from the engines to whoever shows it.
+//
+// Engines emit events and never print. The command line turns events into
+// text, JSON lines or nothing at all.
+package report
+
+import (
+	"time"
+
+	"mailstow/mailbox"
+)
+
+// Event is one of the event types of this package.
+type Event any
+
+// Planned says what a run found on the server and what it is going to fetch.
+type Planned struct {
+	Mailboxes int
+	Messages  int   // on the server
+	New       int   // to be fetched
+	NewOctets int64 // as the server announces them
+}
+
+// MailboxStarted says that the engine begins to fetch from a mailbox.
+type MailboxStarted struct {
+	Mailbox mailbox.Name
+	Pending int // messages to be fetched
+}
+
+// MessageArrived says that a message has been received. It is not yet safe.
+type MessageArrived struct{ Size int64 }
+
+// MessageStored says that a message is safely in the archive.
+type MessageStored struct {
+	Mailbox    mailbox.Name
+	ID         mailbox.ID
+	Size       int64  // octets
+	SHA256     string // hexadecimal; "" for one that was not downloaded
+	Recognised bool   // it was in the archive already
+}
+
+// MessageFailed says that one message could not be fetched. The run goes on,
+// and ends with an error.
+type MessageFailed struct {
+	Mailbox mailbox.Name
+	ID      mailbox.ID
+	Size    int64 // as announced; -1 if unknown
+	Reason  string
+}
+
+// MailboxFailed says that a whole mailbox could not be read.
+type MailboxFailed struct {
+	Mailbox mailbox.Name
+	Reason  string
+}
+
+// MailboxDone says how a mailbox and its folder stand at the end.
+type MailboxDone struct{ Tally }
+
+// Rebuilt says that the server has given its messages new IDs.
+type Rebuilt struct {
+	Mailbox              mailbox.Name
+	Recognised, Download int
+}
+
+// Reconnecting says that the connection was lost and is tried again.
+type Reconnecting struct {
+	Err error
+	Try int // the second login is 2
+}
+
+// Tally is the reconciliation of one mailbox: what the server has, and what
+// became of it.
+type Tally struct {
+	Mailbox     mailbox.Name
+	Role        string
+	Path        string // of the folder, below the account's directory
+	UIDValidity uint32
+
+	OnServer int // the server's own count
+	Listed   int // what it named when asked for all
+	Kept     int // of these, in the archive before the run
+	New      int // downloaded
+	Again    int // recognised: in the archive, but not known to be the server's
+	Removed  int // left out: the user removed them from the archive
+	Failed   int
+
+	Flags     int // messages whose flags were brought in step
+	Octets    int64
+	InArchive int // messages in the folder now, also those that left the server
+
+	Reason string // why the mailbox could not be read, "" if it could
+}
+
+// Archived is how many of the listed messages the archive holds.
+func (t Tally) Archived() int { return t.Kept + t.New + t.Again }
+
+// Missing is how many messages are on the server and not in the archive,
+// apart from those that the user removed.
+func (t Tally) Missing() int { return max(t.OnServer, t.Listed) - t.Archived() - t.Removed }
+
+// Balanced reports whether the sums meet: every message that the server says
+// it has was named, and is in the archive or left out for a reason.
+func (t Tally) Balanced() bool {
+	return t.Reason == "" && t.OnServer == t.Listed && t.Listed == t.Archived()+t.Removed+t.Failed
+}
+
+// Sink receives events. It must be safe for concurrent use.
+type Sink interface{ Report(Event) }
+
+// Discard ignores every event.
+var Discard Sink = discard{}
+
+type discard struct{}
+
+func (discard) Report(Event) {}
+
+// Result is what a run ends with.
+type Result struct {
+	Tallies  []Tally
+	Duration time.Duration
+}
+
+// Sum adds the tallies up.
+func (r Result) Sum() (sum Tally) {
+	for _, t := range r.Tallies {
+		sum.OnServer += t.OnServer
+		sum.Listed += t.Listed
+		sum.Kept += t.Kept
+		sum.New += t.New
+		sum.Again += t.Again
+		sum.Removed += t.Removed
+		sum.Failed += t.Failed
+		sum.Flags += t.Flags
+		sum.Octets += t.Octets
+		sum.InArchive += t.InArchive
+	}
+	return sum
+}
+
+// Missing adds up what is missing, mailbox by mailbox.
+func (r Result) Missing() (n int) {
+	for _, t := range r.Tallies {
+		n += max(t.Missing(), 0)
+	}
+	return n
+}
