@@ -1,0 +1,171 @@
+// Package netconn opens network connections to mail servers.
+//
+// Neither go-imap nor go-pop3 takes a context or bounds its waiting, so what
+// must hold for every call lives here, in one net.Conn: cancellation, a limit
+// on silence, TLS, and the count of octets.
+package netconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"mailstow/internal/retry"
+)
+
+// Security says how a connection is protected.
+type Security int
+
+// The kinds of protection.
+const (
+	Implicit Security = iota // TLS from the first octet (RFC 8314)
+	Upgrade                  // STARTTLS or STLS, required
+	Plain                    // none: for loopback, or where the user insists
+)
+
+// Endpoint says where a server is and how to talk to it.
+type Endpoint struct {
+	Addr     string // host:port
+	Security Security
+	TLS      *tls.Config   // for Implicit and Upgrade; ServerName is set
+	Timeout  time.Duration // of connecting, and of silence while an answer is awaited
+}
+
+// ErrSilent is returned when a server sent nothing, or took nothing, for the
+// whole time limit although it was its turn.
+var ErrSilent = errors.New("the server is silent")
+
+// Conn is a connection to a mail server. Its deadlines are its own: those
+// that a library sets are ignored, because they bound whole transfers and a
+// large message on a slow line takes as long as it takes.
+type Conn struct {
+	net.Conn // what carries data now: the socket, or TLS on it
+
+	sock *socket
+	stop func() bool
+}
+
+// Dial connects to e and, for [Implicit], does the TLS handshake. The
+// connection is closed when ctx ends.
+func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
+	dialCtx := ctx
+	if e.Timeout > 0 {
+		var cancel context.CancelFunc
+		dialCtx, cancel = context.WithTimeout(ctx, e.Timeout)
+		defer cancel()
+	}
+	raw, err := new(net.Dialer).DialContext(dialCtx, "tcp", e.Addr)
+	if err != nil {
+		return nil, err
+	}
+	sock := &socket{Conn: raw, timeout: e.Timeout}
+	sock.awaiting.Store(true)
+	c := &Conn{Conn: sock, sock: sock}
+	c.stop = context.AfterFunc(ctx, func() { raw.Close() })
+	if e.Security == Implicit {
+		if err := c.StartTLS(ctx, e.TLS); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// StartTLS does a TLS handshake; from then on TLS carries the data.
+func (c *Conn) StartTLS(ctx context.Context, cfg *tls.Config) error {
+	t := tls.Client(c.sock, cfg)
+	err := t.HandshakeContext(ctx)
+	if errors.As(err, new(*tls.CertificateVerificationError)) {
+		return retry.Permanent(err)
+	}
+	if err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	c.Conn = t
+	return nil
+}
+
+// TLS returns the version of TLS in use, "" for none.
+func (c *Conn) TLS() string {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		return tls.VersionName(t.ConnectionState().Version)
+	}
+	return ""
+}
+
+// Await says whether the server owes an answer. While it does not, it may be
+// silent for as long as it likes. A new Conn awaits.
+func (c *Conn) Await(answer bool) {
+	if c.sock.awaiting.Swap(answer) != answer {
+		c.sock.arm()
+	}
+}
+
+// Received and Sent count the octets on the wire.
+func (c *Conn) Received() int64 { return c.sock.in.Load() }
+
+// Sent counts the octets that were written to the wire.
+func (c *Conn) Sent() int64 { return c.sock.out.Load() }
+
+// SetDeadline does nothing.
+func (c *Conn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline does nothing.
+func (c *Conn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline does nothing.
+func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
+
+// Close closes the connection at once; a Read or Write that waits returns.
+func (c *Conn) Close() error {
+	c.stop()
+	return c.sock.Close()
+}
+
+// socket bounds each wait on the network.
+type socket struct {
+	net.Conn
+	timeout time.Duration
+
+	awaiting atomic.Bool
+	in, out  atomic.Int64
+}
+
+// arm sets the limit for a Read that may be waiting already.
+func (s *socket) arm() {
+	switch {
+	case s.timeout <= 0:
+	case s.awaiting.Load():
+		s.Conn.SetReadDeadline(time.Now().Add(s.timeout))
+	default:
+		s.Conn.SetReadDeadline(time.Time{})
+	}
+}
+
+func (s *socket) Read(p []byte) (int, error) {
+	s.arm()
+	n, err := s.Conn.Read(p)
+	s.in.Add(int64(n))
+	return n, s.silence(err)
+}
+
+func (s *socket) Write(p []byte) (int, error) {
+	if s.timeout > 0 {
+		s.Conn.SetWriteDeadline(time.Now().Add(s.timeout))
+	}
+	n, err := s.Conn.Write(p)
+	s.out.Add(int64(n))
+	return n, s.silence(err)
+}
+
+func (s *socket) silence(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w (nothing for %v)", ErrSilent, s.timeout)
+	}
+	return err
+}
