@@ -1,0 +1,205 @@
+package imapwire
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// fetchResponse is one FETCH response on its way to the library.
+//
+// go-imap must see the UID before a body, or it drops the body without an
+// error. Items that come before the UID wait for it; a body that does is kept
+// in a file meanwhile.
+type fetchResponse struct {
+	seq, uid string
+	items    []string // other items, waiting
+	passed   bool     // the library has the response's beginning
+	hasBody  bool
+
+	spool     *os.File // a body that came before its UID
+	spoolName string   // its item name
+	spoolSize int64
+}
+
+func (c *Conn) startFetch(seq string, line []byte) error {
+	i := strings.IndexByte(string(line), '(')
+	if i < 0 {
+		return nil
+	}
+	return c.readItems(&fetchResponse{seq: seq}, &scanner{conn: c, line: line, pos: i + 1})
+}
+
+var errBadFetch = errors.New("the server sends a FETCH response that cannot be read")
+
+// readItems reads items up to a body that is passed through, or to the end of
+// the response.
+func (c *Conn) readItems(f *fetchResponse, s *scanner) error {
+	for {
+		s.skipSpaces()
+		switch s.peek() {
+		case 0, '\r', '\n':
+			f.drop()
+			return errBadFetch
+		case ')':
+			return c.endFetch(f)
+		}
+		name := s.itemName()
+		s.skipSpaces()
+		if n, ok := s.literalHere(); ok && strings.HasPrefix(name, "BODY[") {
+			passing, err := c.takeBody(f, name, n)
+			if passing || err != nil {
+				return err
+			}
+			if s.line, err = c.readLineCopy(); err != nil {
+				f.drop()
+				return unexpectedEOF(err)
+			}
+			s.pos = 0
+			continue
+		}
+		value, err := s.value()
+		if err != nil {
+			f.drop()
+			return err
+		}
+		f.take(name, value)
+	}
+}
+
+// take keeps an item in the form that go-imap reads. What it does not know,
+// it would die on: that is left out.
+func (f *fetchResponse) take(name, value string) {
+	switch {
+	case name == "UID":
+		if n, err := strconv.ParseUint(value, 10, 32); err == nil && n > 0 {
+			f.uid = value
+		}
+		return
+	case name == "INTERNALDATE":
+		if _, err := time.Parse(`"_2-Jan-2006 15:04:05 -0700"`, value); err != nil {
+			return
+		}
+	case name == "RFC822.SIZE":
+		if _, ok := parseSize(value); !ok {
+			return
+		}
+	case name == "FLAGS":
+		value = repairFlags(value)
+	case name == "MODSEQ":
+		if _, err := strconv.ParseUint(strings.Trim(value, "() "), 10, 63); err != nil {
+			return
+		}
+	case strings.HasPrefix(name, "BODY["):
+		f.hasBody = true
+		if strings.EqualFold(value, "NIL") {
+			value = "NIL"
+		} else {
+			value = quoteLiteral(unquote(value))
+		}
+	default:
+		return
+	}
+	f.items = append(f.items, name+" "+value)
+}
+
+// quoteLiteral spells a short string as a literal, which may hold any octet.
+func quoteLiteral(s string) string { return fmt.Sprintf("{%d}\r\n%s", len(s), s) }
+
+// takeBody begins a body of n octets. It is passed through if its UID is
+// known, else read into a file.
+func (c *Conn) takeBody(f *fetchResponse, name string, n int64) (passing bool, err error) {
+	f.hasBody = true
+	if f.uid != "" {
+		f.items = append(f.items, fmt.Sprintf("%s {%d}\r\n", name, n))
+		c.out = f.flush()
+		c.body, c.left, c.fetch = c.br, n, f
+		return true, nil
+	}
+	if f.spool != nil {
+		_, err = io.CopyN(io.Discard, c.br, n)
+		return false, unexpectedEOF(err)
+	}
+	if f.spool, err = os.CreateTemp("", "mailstow-body-"); err != nil {
+		return false, err
+	}
+	os.Remove(f.spool.Name())
+	f.spoolName, f.spoolSize = name, n
+	if _, err = io.CopyN(f.spool, c.br, n); err != nil {
+		f.drop()
+		return false, unexpectedEOF(err)
+	}
+	_, err = f.spool.Seek(0, io.SeekStart)
+	return false, err
+}
+
+// flush returns the items that wait, behind the response's beginning if the
+// library does not have that yet.
+func (f *fetchResponse) flush() []byte {
+	text := strings.Join(f.items, " ")
+	f.items = nil
+	if f.passed {
+		if text == "" {
+			return nil
+		}
+		return []byte(" " + text)
+	}
+	f.passed = true
+	if text != "" {
+		text = " " + text
+	}
+	return []byte("* " + f.seq + " FETCH (UID " + f.uid + text)
+}
+
+func (f *fetchResponse) drop() {
+	if f.spool != nil {
+		f.spool.Close()
+		f.spool = nil
+	}
+}
+
+// endFetch gives the library what is left of the response.
+//
+// While bodies are asked for, a response without one is held back: go-imap
+// would take it for the answer to a UID it asks for, and drop the body that
+// comes later (fetch.go, recvUID).
+func (c *Conn) endFetch(f *fetchResponse) error {
+	if f.passed {
+		c.out = append(f.flush(), ")\r\n"...)
+		return nil
+	}
+	if f.uid == "" && f.seq == c.last.seq {
+		f.uid = c.last.uid
+	}
+	if !f.hasBody && c.wantsBody() {
+		c.last = *f
+		return nil
+	}
+	if f.uid == "" {
+		f.drop()
+		return nil
+	}
+	if f.spool == nil {
+		c.out = append(f.flush(), ")\r\n"...)
+		return nil
+	}
+	f.items = append(f.items, fmt.Sprintf("%s {%d}\r\n", f.spoolName, f.spoolSize))
+	c.out = f.flush()
+	c.body, c.left, c.after = closeAtEnd{f.spool}, f.spoolSize, []byte(")\r\n")
+	return nil
+}
+
+// closeAtEnd closes a file when it has been read.
+type closeAtEnd struct{ *os.File }
+
+func (c closeAtEnd) Read(p []byte) (int, error) {
+	n, err := c.File.Read(p)
+	if err != nil {
+		c.File.Close()
+	}
+	return n, err
+}

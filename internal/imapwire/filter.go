@@ -1,0 +1,276 @@
+package imapwire
+
+import (
+	"bytes"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Write passes the library's commands on, with the server's own spelling of
+// mailbox names, and notes which answers are due.
+func (c *Conn) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if c.literal > 0 {
+			k := int(min(c.literal, int64(len(p))))
+			if _, err := c.Conn.Write(p[:k]); err != nil {
+				return n - len(p), err
+			}
+			c.literal -= int64(k)
+			p = p[k:]
+			continue
+		}
+		i := bytes.IndexByte(p, '\n') + 1
+		if i == 0 {
+			c.command = append(c.command, p...)
+			break
+		}
+		c.command = append(c.command, p[:i]...)
+		p = p[i:]
+		if err := c.sendLine(); err != nil {
+			return n - len(p), err
+		}
+	}
+	return n, nil
+}
+
+func (c *Conn) sendLine() error {
+	line := c.names.restore(c.command)
+	if tag, rest, ok := strings.Cut(string(line), " "); ok {
+		c.await(tag, strings.Contains(rest, "BODY.PEEK["))
+	}
+	c.literal, _ = literalAtEnd(line)
+	c.command = c.command[:0]
+	_, err := c.Conn.Write(line)
+	return err
+}
+
+func (c *Conn) await(tag string, body bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending[tag] = body
+	if body {
+		c.bodies++
+	}
+	c.Await(true)
+}
+
+func (c *Conn) answered(tag string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending[tag] {
+		c.bodies--
+	}
+	delete(c.pending, tag)
+	c.Await(len(c.pending) > 0)
+}
+
+// wantsBody reports whether a command that asks for bodies is under way.
+func (c *Conn) wantsBody() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bodies > 0
+}
+
+// Read gives the library the server's answers in a form that it can read.
+func (c *Conn) Read(p []byte) (int, error) {
+	for c.failed == nil {
+		switch {
+		case len(c.out) > 0:
+			n := copy(p, c.out)
+			c.out = c.out[n:]
+			return n, nil
+		case c.left > 0:
+			n, err := c.body.Read(p[:min(int64(len(p)), c.left)])
+			c.left -= int64(n)
+			if n > 0 {
+				return n, nil
+			}
+			c.fail(unexpectedEOF(err))
+		case c.after != nil:
+			c.out, c.after = c.after, nil
+		default:
+			c.fail(c.next())
+		}
+	}
+	return 0, c.failed
+}
+
+func (c *Conn) fail(err error) {
+	if err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.failed = err
+		if c.bye != "" {
+			c.failed = &hungUpError{c.bye, err}
+		}
+	}
+}
+
+// Err returns why the connection can no longer be read, nil if it can. Call
+// it after the library has reported an error.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
+// next reads one response and puts its repaired form into out.
+func (c *Conn) next() error {
+	line, err := c.readLine()
+	if err != nil {
+		return err
+	}
+	if f := c.fetch; f != nil {
+		c.fetch = nil
+		return c.readItems(f, &scanner{conn: c, line: bytes.Clone(line)})
+	}
+	if len(bytes.TrimSpace(line)) == 0 {
+		return nil
+	}
+	switch tag, rest, _ := strings.Cut(string(trimEOL(line)), " "); {
+	case tag == "+":
+		c.out = bytes.Clone(line)
+	case tag != "*":
+		c.answered(tag)
+		c.out = []byte(tag + " " + repairStatus(rest) + "\r\n")
+	default:
+		return c.untagged(rest, bytes.Clone(line))
+	}
+	return nil
+}
+
+// untagged repairs an untagged response: rest is the first line behind the
+// star, line the same with star and line end.
+func (c *Conn) untagged(rest string, line []byte) error {
+	kind, args, _ := strings.Cut(rest, " ")
+	if _, err := strconv.ParseUint(kind, 10, 32); err == nil {
+		verb := strings.ToUpper(firstWord(args))
+		switch verb {
+		case "FETCH":
+			return c.startFetch(kind, line)
+		case "EXISTS", "RECENT", "EXPUNGE":
+			c.out = []byte("* " + kind + " " + verb + "\r\n")
+			return nil
+		}
+	}
+	line, err := c.readRest(line)
+	if err != nil {
+		return err
+	}
+	switch kind = strings.ToUpper(kind); kind {
+	case "OK", "NO", "BAD", "PREAUTH":
+		c.out = []byte("* " + repairStatus(rest) + "\r\n")
+	case "BYE":
+		c.noteBye("* " + rest)
+		c.out = []byte("* BYE closing\r\n")
+	case "FLAGS":
+		c.out = []byte("* FLAGS " + repairFlags(args) + "\r\n")
+	case "LIST":
+		c.out = c.repairList(line)
+	case "STATUS":
+		c.out = c.repairNamed("STATUS", line)
+	}
+	return nil // nothing else is asked for
+}
+
+var codeForm = regexp.MustCompile(`^\[([A-Za-z0-9.+_-]+)(?: ([^\]]*))?\] ?`)
+
+// repairStatus makes a status response with its text ("OK [CODE] text")
+// readable: response codes that are no atoms, or whose numbers are none, are
+// left out.
+func repairStatus(s string) string {
+	kind, text, _ := strings.Cut(s, " ")
+	if !strings.HasPrefix(text, "[") {
+		return kind + " " + plainText(text)
+	}
+	m := codeForm.FindStringSubmatch(text)
+	if m == nil {
+		if i := strings.LastIndexByte(text, ']'); i >= 0 {
+			text = text[i+1:]
+		}
+		return kind + " " + plainText(strings.TrimLeft(text, "[ "))
+	}
+	name, args, text := strings.ToUpper(m[1]), m[2], plainText(text[len(m[0]):])
+	switch name {
+	case "PERMANENTFLAGS":
+		return kind + " [" + name + " " + repairFlags(args) + "] " + text
+	case "UIDNEXT", "UIDVALIDITY", "UNSEEN", "HIGHESTMODSEQ":
+		bits := 32
+		if name == "HIGHESTMODSEQ" {
+			bits = 64
+		}
+		if _, err := strconv.ParseUint(args, 10, bits); err != nil {
+			return kind + " " + text
+		}
+	case "CAPABILITY": // the library is not to learn what is hidden from it
+		return kind + " " + text
+	}
+	if args != "" {
+		name += " " + args
+	}
+	return kind + " [" + name + "] " + text
+}
+
+func plainText(s string) string {
+	if s = strings.Trim(s, " "); s == "" {
+		return "(no text)"
+	}
+	return s
+}
+
+// repairFlags keeps the flags that go-imap can read of a parenthesised list.
+func repairFlags(list string) string {
+	list = strings.Trim(list, " ")
+	list = strings.TrimSuffix(strings.TrimPrefix(list, "("), ")")
+	flags := slices.DeleteFunc(strings.Fields(list), func(f string) bool {
+		return f != `\*` && !isAtom(strings.TrimPrefix(f, `\`))
+	})
+	return "(" + strings.Join(flags, " ") + ")"
+}
+
+// repairList rewrites a LIST response: attributes that are atoms, the
+// delimiter, a name that the library can read, nothing else.
+func (c *Conn) repairList(line []byte) []byte {
+	s := &scanner{conn: c, line: line, pos: len("* LIST")}
+	attrs, err1 := s.value()
+	delim, err2 := s.value()
+	name, err3 := s.value()
+	if err1 != nil || err2 != nil || err3 != nil {
+		return nil
+	}
+	if d := unquote(delim); len(d) == 1 {
+		delim = quote(d)
+	} else {
+		delim = "NIL"
+	}
+	return []byte("* LIST " + repairFlags(attrs) + " " + delim + " " + quote(c.names.show(unquote(name))) + "\r\n")
+}
+
+// repairNamed rewrites the mailbox name that a response begins with.
+func (c *Conn) repairNamed(kind string, line []byte) []byte {
+	s := &scanner{conn: c, line: line, pos: len("* " + kind)}
+	name, err := s.value()
+	if err != nil {
+		return nil
+	}
+	return []byte("* " + kind + " " + quote(c.names.show(unquote(name))) + string(s.line[s.pos:]))
+}
+
+// hungUpError is the error of a connection that the server ended with words.
+type hungUpError struct {
+	bye   string
+	cause error
+}
+
+func (e *hungUpError) Error() string { return "the server hangs up: BYE " + e.bye }
+
+func (e *hungUpError) Unwrap() error {
+	if e.cause == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return e.cause
+}
