@@ -1,0 +1,235 @@
+package imapconn
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"sync"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+	"golang.org/x/sync/errgroup"
+
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// The sizes of one FETCH command, and how many may be under way at once.
+// A server spends much on each command (Dovecot 100 ms in a large mailbox),
+// so there are few; a lost connection costs what is in flight.
+const (
+	maxPerCommand    = 500
+	maxOctets        = 32 << 20
+	maxSetLength     = 8000 // octets of a UID set; Dovecot takes 64 KiB, others less
+	commandsInFlight = 2
+)
+
+// Describe fills in Size and InternalDate of messages as the server tells
+// them. What the server does not tell stays as it is.
+func (c *Conn) Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error {
+	byUID, err := c.open(ctx, m, msgs)
+	if err != nil {
+		return err
+	}
+	items := &imap.FetchOptions{UID: true, InternalDate: true, RFC822Size: true}
+	for set := range uidSets(msgs, 20*maxPerCommand) {
+		err := c.each(ctx, set, items, func(b *imapclient.FetchMessageBuffer) {
+			if msg := byUID[b.UID]; msg != nil {
+				msg.InternalDate = b.InternalDate
+				if b.RFC822Size > 0 {
+					msg.Size = b.RFC822Size
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxHeader bounds a header block that is read whole. A message with a longer
+// one is downloaded instead of being recognised.
+const maxHeader = 1 << 20
+
+// Headers calls fn with the header block of messages, in the server's order.
+// It is called once at a time, and not for what the server leaves out.
+func (c *Conn) Headers(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error {
+	section := &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, Peek: true}
+	return c.fetch(ctx, m, msgs, section, func(msg mailbox.Message, size int64, r io.Reader) error {
+		if size > maxHeader {
+			_, err := io.Copy(io.Discard, r)
+			return err
+		}
+		block := make([]byte, size)
+		if _, err := io.ReadFull(r, block); err != nil {
+			return err
+		}
+		return fn(msg, block)
+	})
+}
+
+// Fetch calls fn with each message's content: its size as announced with the
+// octets, and the octets. It is called once at a time, perhaps on another
+// goroutine, and not for what the server leaves out; the reader is valid
+// until it returns and fails if the connection is lost inside the message.
+// If fn returns an error, Fetch closes the connection and returns that error.
+// No message is marked as read.
+func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error {
+	// BODY.PEEK leaves \Seen alone: RFC 9051 section 6.4.5.
+	return c.fetch(ctx, m, msgs, &imap.FetchItemBodySection{Peek: true}, fn)
+}
+
+func (c *Conn) fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, section *imap.FetchItemBodySection, fn func(mailbox.Message, int64, io.Reader) error) error {
+	byUID, err := c.open(ctx, m, msgs)
+	if err != nil {
+		return err
+	}
+	// The server may answer a command before the one that came before it is
+	// done, so each is drained by a goroutine of its own, and none is sent
+	// before its goroutine runs.
+	var oneAtATime sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(commandsInFlight)
+	for set := range uidSets(msgs, maxPerCommand) {
+		if c.wire.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			cmd := c.client.Fetch(set, &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{section}})
+			err := c.drain(cmd, func(uid imap.UID, size int64, r io.Reader) error {
+				oneAtATime.Lock()
+				defer oneAtATime.Unlock()
+				msg := byUID[uid]
+				if msg == nil { // not asked for, or the second body under this UID
+					return nil
+				}
+				delete(byUID, uid)
+				return fn(*msg, size, r)
+			})
+			if errors.As(err, new(*stopError)) {
+				return err
+			}
+			return c.explain(ctx, err)
+		})
+	}
+	err = g.Wait()
+	var stop *stopError
+	if errors.As(err, &stop) {
+		return stop.error
+	}
+	return err
+}
+
+// stopError is the error of a caller that wants no more.
+type stopError struct{ error }
+
+// drain reads the bodies that a FETCH command brings.
+func (c *Conn) drain(cmd *imapclient.FetchCommand, fn func(imap.UID, int64, io.Reader) error) error {
+	for msg := cmd.Next(); msg != nil; msg = cmd.Next() {
+		var uid imap.UID
+		for item := msg.Next(); item != nil; item = msg.Next() {
+			switch item := item.(type) {
+			case imapclient.FetchItemDataUID:
+				uid = item.UID
+			case imapclient.FetchItemDataBodySection:
+				if item.Literal == nil { // NIL
+					continue
+				}
+				body := &exactReader{r: item.Literal, left: item.Literal.Size()}
+				err := fn(uid, item.Literal.Size(), body)
+				if err == nil {
+					_, err = io.Copy(io.Discard, body)
+				}
+				if err != nil {
+					c.abort(cmd, body)
+					return &stopError{err}
+				}
+			}
+		}
+	}
+	return cmd.Close()
+}
+
+// abort gives up a FETCH whose current literal is body.
+//
+// The library's decoder waits until every literal that it has announced is
+// read, so the command is drained, which is quick once the connection is
+// closed. It must not be drained if the connection was lost inside the
+// literal: by then the decoder has moved on and would race with us.
+func (c *Conn) abort(cmd *imapclient.FetchCommand, body *exactReader) {
+	c.wire.Close()
+	if !body.cut() {
+		io.Copy(io.Discard, body)
+		cmd.Close()
+	}
+}
+
+// open selects a mailbox, read-only, and returns messages by their UIDs.
+func (c *Conn) open(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) (map[imap.UID]*mailbox.Message, error) {
+	sel, err := c.examine(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	byUID := make(map[imap.UID]*mailbox.Message, len(msgs))
+	for i := range msgs {
+		validity, uid, err := parseID(msgs[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		if validity != sel.UIDValidity {
+			return nil, retry.Permanent(ErrRebuilt)
+		}
+		byUID[uid] = &msgs[i]
+	}
+	return byUID, nil
+}
+
+// uidSets cuts messages into sets for one command each.
+func uidSets(msgs []mailbox.Message, most int) iter.Seq[imap.UIDSet] {
+	return func(yield func(imap.UIDSet) bool) {
+		var set imap.UIDSet
+		count, octets := 0, int64(0)
+		for _, msg := range msgs {
+			_, uid, _ := parseID(msg.ID)
+			set.AddNum(uid)
+			count++
+			octets += max(msg.Size, 0)
+			if count == most || octets >= maxOctets || count%50 == 0 && len(set.String()) > maxSetLength-600 {
+				if !yield(set) {
+					return
+				}
+				set, count, octets = nil, 0, 0
+			}
+		}
+		if count > 0 {
+			yield(set)
+		}
+	}
+}
+
+// exactReader reads a literal and fails with io.ErrUnexpectedEOF if it ends
+// early. go-imap ends a literal with a plain io.EOF when the connection is
+// lost inside it, and a message cut short must not pass for a short message.
+type exactReader struct {
+	r     io.Reader
+	left  int64 // octets still to come
+	ended bool  // r has returned an error; go-imap forbids reading on
+}
+
+func (e *exactReader) Read(p []byte) (int, error) {
+	if e.ended {
+		return 0, io.EOF
+	}
+	n, err := e.r.Read(p)
+	e.left -= int64(n)
+	e.ended = err != nil
+	if err == io.EOF && e.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// cut reports whether the connection was lost inside the literal.
+func (e *exactReader) cut() bool { return e.ended && e.left > 0 }
