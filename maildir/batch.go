@@ -1,0 +1,558 @@
+package maildir
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	gomaildir "github.com/emersion/go-maildir"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"mailstow/internal/fingerprint"
+	"mailstow/mailbox"
+)
+
+// Bounds of a batch. Each message of it holds a file open until it is synced.
+const (
+	maxMessages = 1000
+	maxOctets   = 64 << 20
+	maxAge      = 10 * time.Second
+)
+
+// Batch is a group of changes that become durable together. It is used by one
+// goroutine at a time.
+type Batch struct {
+	in      *Intake
+	begun   time.Time
+	limit   int // messages
+	octets  int64
+	staged  []*entry
+	changed map[string]bool // directories with new entries
+	seen    map[*mailboxRow]bool
+	flagged []flagChange
+	after   []func(context.Context, *sql.Tx) error // what else the index is told
+}
+
+// entry is a message on its way into the index. What comes from a server has
+// a file that is still in tmp.
+type entry struct {
+	mailbox *mailboxRow // nil for a file that was found
+	id      mailbox.ID  // "" for a file that was found, or an ID that does not last
+	note    string
+
+	folder       *folder
+	key          string
+	print        fingerprint.Print
+	fields       fingerprint.Fields
+	internalDate time.Time
+	dateFrom     string
+	flags        []string
+	origin       string
+
+	file  tmpFile
+	final string // path of the file once it is delivered
+}
+
+// tmpFile is what go-maildir's Create returns: a file in tmp that Close moves
+// into cur.
+type tmpFile interface {
+	io.WriteCloser
+	Name() string
+	Sync() error
+	Chmod(os.FileMode) error
+}
+
+// Begin starts a batch.
+func (in *Intake) Begin() *Batch {
+	return &Batch{in: in, limit: batchLimit(), changed: map[string]bool{}, seen: map[*mailboxRow]bool{}}
+}
+
+// batchLimit leaves descriptors for two batches, the index and the network.
+func batchLimit() int {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+		return 16
+	}
+	return int(min(max((int64(min(r.Cur, 1<<20))-40)/2, 1), maxMessages))
+}
+
+// Full reports whether the batch should be committed before more is added.
+func (b *Batch) Full() bool {
+	return len(b.staged) >= b.limit || b.octets >= maxOctets || len(b.staged) > 0 && time.Since(b.begun) > maxAge
+}
+
+// Touch makes a mailbox's folder, so that an empty one is kept too.
+func (b *Batch) Touch(ctx context.Context, mb mailbox.Mailbox) error {
+	_, err := b.open(ctx, mb)
+	return err
+}
+
+func (b *Batch) open(ctx context.Context, mb mailbox.Mailbox) (*mailboxRow, error) {
+	row := b.in.place(mb)
+	changed, err := b.in.a.make(ctx, row.folder)
+	if err != nil {
+		return nil, fmt.Errorf("folder %s: %w", row.folder.path, err)
+	}
+	for _, dir := range changed {
+		b.changed[dir] = true
+	}
+	b.seen[row] = true
+	return row, nil
+}
+
+// Add writes a message to the archive, to be kept when the batch is
+// committed, and returns its print. If it returns an error, nothing of the
+// message is left. note says what is odd about it, "" for nothing.
+func (b *Batch) Add(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, content io.Reader, note string) (fingerprint.Print, error) {
+	row, err := b.open(ctx, mb)
+	if err != nil {
+		return fingerprint.Print{}, err
+	}
+	if err := b.in.a.writing(ctx); err != nil {
+		return fingerprint.Print{}, err
+	}
+	letters, err := row.folder.keywords.letters(m.Flags)
+	if err != nil {
+		return fingerprint.Print{}, err
+	}
+	msg, w, err := b.in.a.maildir(row.folder).Create(letters)
+	if err != nil {
+		return fingerprint.Print{}, err
+	}
+	e := &entry{
+		mailbox: row, id: m.ID, note: note, folder: row.folder, key: msg.Key(), flags: m.Flags, origin: "server",
+		file: w.(tmpFile), final: msg.Filename(),
+	}
+	if m.Transient {
+		e.id = ""
+	}
+	if err := e.fill(m, content); err != nil {
+		return fingerprint.Print{}, errors.Join(err, e.discard())
+	}
+	if len(b.staged) == 0 {
+		b.begun = time.Now()
+	}
+	b.staged = append(b.staged, e)
+	b.octets += e.print.Size
+	return e.print, nil
+}
+
+// fill writes the content and dates the file.
+func (e *entry) fill(m mailbox.Message, content io.Reader) error {
+	if err := e.file.Chmod(0o600); err != nil {
+		return err
+	}
+	w := fingerprint.NewWriter()
+	if _, err := copyTo(io.MultiWriter(e.file, w), content); err != nil {
+		return err
+	}
+	e.print, e.fields = w.Print(), w.Fields()
+	e.internalDate, e.dateFrom = dateOf(m, e.fields, time.Now())
+	// The time is set before the file is synced. Mail programs that clean tmp
+	// look at ctime or wait for 36 hours, which no batch lasts.
+	return os.Chtimes(e.file.Name(), e.internalDate, e.internalDate)
+}
+
+// dateOf returns the time that a message gets, and where it is from:
+// INTERNALDATE, else the topmost Received field, which the account's own
+// server wrote, else the Date field, else now. A header's date in the future
+// is not believed.
+func dateOf(m mailbox.Message, f fingerprint.Fields, now time.Time) (time.Time, string) {
+	believed := func(t time.Time) bool { return t.Unix() > 0 && t.Before(now.Add(24*time.Hour)) }
+	switch {
+	case !m.InternalDate.IsZero():
+		return m.InternalDate, "internaldate"
+	case believed(f.Received):
+		return f.Received, "received"
+	case believed(f.Date):
+		return f.Date, "date"
+	}
+	return now.Truncate(time.Second), "now"
+}
+
+// discard leaves nothing of the message. go-maildir's Close would deliver the
+// file, so its name is taken away first; then Close fails, and only closes.
+func (e *entry) discard() error {
+	err := os.Remove(e.file.Name())
+	e.file.Close()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Withdraw takes back the message that was added last.
+func (b *Batch) Withdraw() error {
+	last := b.staged[len(b.staged)-1]
+	b.staged = b.staged[:len(b.staged)-1]
+	b.octets -= last.print.Size
+	return last.discard()
+}
+
+// Claim notes that a message on the server is one that the archive holds.
+// proven says that their octets were compared.
+func (b *Batch) Claim(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, message int64, proven bool) error {
+	row, err := b.open(ctx, mb)
+	if err != nil || m.Transient {
+		return err
+	}
+	how := "recognised"
+	if proven {
+		how = "downloaded"
+	}
+	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+		if !m.InternalDate.IsZero() { // a better date than POP3 had
+			if err := b.redate(ctx, tx, message, m.InternalDate); err != nil {
+				return err
+			}
+		}
+		return mapTo(ctx, tx, row, m.ID, message, how, "", m.Flags)
+	})
+	if len(m.Flags) > 0 {
+		return b.SetFlags(ctx, mb, m, message)
+	}
+	return nil
+}
+
+// redate gives a message whose date was read from its header the server's.
+func (b *Batch) redate(ctx context.Context, tx *sql.Tx, message int64, date time.Time) error {
+	var key, folderPath, from string
+	err := tx.QueryRowContext(ctx, "SELECT m.key, f.path, m.date_from FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", message).Scan(&key, &folderPath, &from)
+	if err != nil || from == "internaldate" || from == "file" {
+		return err
+	}
+	name, err := b.in.a.find(b.in.a.folders[folderPath], key)
+	if err != nil {
+		return nil // removed meanwhile
+	}
+	if fi, err := os.Stat(name); err != nil || fi.Sys().(*syscall.Stat_t).Nlink > 1 {
+		return nil // links share one time, and the others have theirs
+	}
+	if err := os.Chtimes(name, date, date); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE message SET internal_date = ?, date_from = 'internaldate' WHERE id = ?", date.Unix(), message)
+	return err
+}
+
+// flagChange is a message that gets other flags.
+type flagChange struct {
+	mailbox *mailboxRow
+	id      mailbox.ID
+	message int64
+	flags   string
+	letters []gomaildir.Flag
+}
+
+// SetFlags gives an archived message the flags that the server tells of m.
+func (b *Batch) SetFlags(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, message int64) error {
+	row, err := b.open(ctx, mb)
+	if err != nil {
+		return err
+	}
+	letters, err := row.folder.keywords.letters(m.Flags)
+	b.flagged = append(b.flagged, flagChange{row, m.ID, message, strings.Join(m.Flags, " "), letters})
+	return err
+}
+
+// rename gives the file its letters. One that is gone, or that lies in new,
+// where names have no letters, is left alone.
+func (c *flagChange) rename(ctx context.Context, a *Archive) (changed bool, err error) {
+	var key string
+	if err := a.db.QueryRowContext(ctx, "SELECT key FROM message WHERE id = ?", c.message).Scan(&key); err != nil {
+		return false, err
+	}
+	msg, err := a.maildir(c.mailbox.folder).MessageByKey(key)
+	if err != nil {
+		return false, nil
+	}
+	err = msg.SetFlags(c.letters)
+	return err == nil, err
+}
+
+func (c *flagChange) record(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, "UPDATE message SET flags = ? WHERE id = ?", c.flags, c.message); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE mapping SET flags = ? WHERE mailbox = ? AND id = ?", c.flags, c.mailbox.id, string(c.id))
+	return err
+}
+
+// Gone notes that the server no longer lists messages, or (gone false) that
+// it lists them again.
+func (b *Batch) Gone(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.ID, gone bool) error {
+	row, err := b.open(ctx, mb)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	var at any
+	if gone {
+		at = time.Now().Unix()
+	}
+	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+		for _, id := range ids {
+			if _, err := tx.ExecContext(ctx, "UPDATE mapping SET gone_at = ? WHERE mailbox = ? AND id = ?", at, row.id, string(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+// Failed notes that a message could not be fetched, and why.
+func (b *Batch) Failed(ctx context.Context, mb mailbox.Mailbox, id mailbox.ID, reason string) error {
+	row, err := b.open(ctx, mb)
+	if err != nil {
+		return err
+	}
+	row.failures++
+	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO failure (mailbox, id, reason, since) VALUES (?1, ?2, ?3, ?4)
+			ON CONFLICT DO UPDATE SET reason = ?3, tries = tries + 1`, row.id, string(id), reason, time.Now().Unix())
+		return err
+	})
+	return nil
+}
+
+// Done notes how a mailbox stood on the server when everything in it was in
+// the archive.
+func (b *Batch) Done(ctx context.Context, mb mailbox.Mailbox, l mailbox.Listing) error {
+	row, err := b.open(ctx, mb)
+	if err != nil {
+		return err
+	}
+	now := mailbox.Listing{UIDValidity: l.UIDValidity, UIDNext: l.UIDNext, HighestModSeq: l.HighestModSeq, Exists: l.Exists}
+	if row.failures == 0 && reflect.DeepEqual(row.stood, now) {
+		return nil
+	}
+	row.stood, row.failures = now, 0
+	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ?", row.id); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE mailbox SET delimiter = ?, role = ?, uidvalidity = ?, uidnext = ?, highestmodseq = ?, on_server = ?, completed_at = ? WHERE id = ?",
+			mb.Delimiter, mb.Role, l.UIDValidity, l.UIDNext, int64(l.HighestModSeq), l.Exists, time.Now().Unix(), row.id)
+		return err
+	})
+	return nil
+}
+
+// Commit makes the batch durable and returns when it is.
+//
+// When Commit returns nil everything in the batch survives a power cut:
+// files, directories and index are synced, in that order. When it returns an
+// error the archive is as it was before, but that files which were complete
+// may be found and taken in by the next run.
+func (b *Batch) Commit(ctx context.Context) error {
+	if len(b.staged)+len(b.after)+len(b.flagged)+len(b.changed) == 0 {
+		return nil
+	}
+	if err := b.commitFiles(ctx); err != nil {
+		return errors.Join(err, b.Discard())
+	}
+	err := inTx(ctx, b.in.a.db, func(tx *sql.Tx) error {
+		for row := range b.seen {
+			if err := b.in.save(ctx, tx, row); err != nil {
+				return err
+			}
+		}
+		for _, e := range b.staged {
+			if err := e.record(ctx, tx); err != nil {
+				return err
+			}
+		}
+		for _, f := range b.after {
+			if err := f(ctx, tx); err != nil {
+				return err
+			}
+		}
+		for _, c := range b.flagged {
+			if err := c.record(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	b.clear()
+	return err
+}
+
+// commitFiles makes the staged files durable and moves them into cur.
+func (b *Batch) commitFiles(ctx context.Context) error {
+	if err := b.link(ctx); err != nil {
+		return err
+	}
+	if err := b.sync(); err != nil {
+		return err
+	}
+	for i, e := range b.staged {
+		if err := e.file.Close(); err != nil { // closes, and renames
+			for _, delivered := range b.staged[:i] {
+				os.Remove(delivered.final)
+			}
+			return err
+		}
+		b.changed[filepath.Dir(e.final)] = true
+	}
+	for _, c := range b.flagged {
+		changed, err := c.rename(ctx, b.in.a)
+		if err != nil {
+			return err
+		}
+		if changed {
+			b.changed[filepath.Join(b.in.a.abs(c.mailbox.folder), "cur")] = true
+		}
+	}
+	if err := syncDirs(slices.Collect(maps.Keys(b.changed))); err != nil {
+		for _, e := range b.staged {
+			os.Remove(e.final)
+		}
+		return err
+	}
+	return nil
+}
+
+// sync makes the staged files durable. A sync that failed is not tried again:
+// the kernel may have dropped what it could not write.
+func (b *Batch) sync() error {
+	if b.in.a.whole != nil && len(b.staged) >= worthSyncAll {
+		return syncAll(b.in.a.whole)
+	}
+	var g errgroup.Group
+	g.SetLimit(syncers)
+	for _, e := range b.staged {
+		g.Go(e.file.Sync)
+	}
+	return g.Wait()
+}
+
+// Discard drops what was added since the batch began.
+func (b *Batch) Discard() error {
+	var errs []error
+	for _, e := range b.staged {
+		errs = append(errs, e.discard())
+	}
+	b.clear()
+	return errors.Join(errs...)
+}
+
+func (b *Batch) clear() { b.staged, b.after, b.flagged = nil, nil, nil }
+
+// link puts a hard link in place of each staged file whose octets and date an
+// archived message has. What is linked to has been read again just now. Where
+// that is not possible the copy stays.
+func (b *Batch) link(ctx context.Context) error {
+	type same struct {
+		sum  fingerprint.Sum
+		date int64
+	}
+	first := map[same]string{}
+	for _, e := range b.staged {
+		s := same{e.print.SHA256, e.internalDate.Unix()}
+		other, ok := first[s]
+		if !ok {
+			var err error
+			if other, err = b.in.a.fileWith(ctx, e.print.SHA256, s.date); err != nil {
+				return err
+			}
+		}
+		first[s] = e.file.Name()
+		if other == "" {
+			continue
+		}
+		beside := e.file.Name() + ".link"
+		if os.Link(other, beside) == nil {
+			if err := os.Rename(beside, e.file.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fileWith returns the path of an archived file with this digest and date
+// that is whole, "" if there is none.
+func (a *Archive) fileWith(ctx context.Context, sum fingerprint.Sum, date int64) (string, error) {
+	var key, folderPath string
+	err := a.db.QueryRowContext(ctx, `SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder
+		WHERE m.sha256 = ? AND m.internal_date = ? AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`, sum[:], date).Scan(&key, &folderPath)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	name, err := a.find(&folder{path: folderPath}, key)
+	if err != nil {
+		return "", nil
+	}
+	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", nil
+	}
+	defer file.Close()
+	w := fingerprint.NewWriter()
+	fi, err := file.Stat()
+	if err != nil || !fi.Mode().IsRegular() || fi.ModTime().Unix() != date {
+		return "", nil
+	}
+	if _, err := copyTo(w, file); err != nil || w.Print().SHA256 != sum {
+		return "", nil
+	}
+	return name, nil
+}
+
+// find returns the path of the message with this key.
+func (a *Archive) find(f *folder, key string) (string, error) {
+	msg, err := a.maildir(f).MessageByKey(key)
+	if err == nil {
+		return msg.Filename(), nil
+	}
+	name := path.Join(f.path, "new", key)
+	if _, statErr := a.root.Lstat(name); statErr != nil {
+		return "", err
+	}
+	return filepath.Join(a.dir, name), nil
+}
+
+// record puts a staged message and what it stands for into the index.
+func (e *entry) record(ctx context.Context, tx *sql.Tx) error {
+	message, err := e.insert(ctx, tx)
+	if err != nil || e.id == "" {
+		return err
+	}
+	return mapTo(ctx, tx, e.mailbox, e.id, message, "downloaded", e.note, e.flags)
+}
+
+func (e *entry) insert(ctx context.Context, tx *sql.Tx) (int64, error) {
+	r, err := tx.ExecContext(ctx, `INSERT INTO message (folder, key, size, sha256, lines_size, header_sha256, message_id, date, sender, subject,
+		internal_date, date_from, flags, origin, archived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		e.folder.id, e.key, e.print.Size, e.print.SHA256[:], e.print.Lines, e.print.Header[:], e.fields.MessageID, seconds(e.fields.Date), e.fields.From, e.fields.Subject,
+		e.internalDate.Unix(), e.dateFrom, strings.Join(e.flags, " "), e.origin, time.Now().Unix())
+	if err != nil {
+		return 0, err
+	}
+	return r.LastInsertId()
+}
+
+func mapTo(ctx context.Context, tx *sql.Tx, m *mailboxRow, id mailbox.ID, message int64, how, note string, flags []string) error {
+	_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags) VALUES (?, ?, ?, ?, ?, ?)",
+		m.id, string(id), message, how, note, strings.Join(flags, " "))
+	if err == nil {
+		_, err = tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ? AND id = ?", m.id, string(id))
+	}
+	return err
+}

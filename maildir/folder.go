@@ -1,0 +1,377 @@
+package maildir
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	gomaildir "github.com/emersion/go-maildir"
+	"golang.org/x/sys/unix"
+
+	"mailstow/internal/fingerprint"
+)
+
+// folder is one Maildir of the archive.
+type folder struct {
+	id   int64  // in the index; 0 until it is there
+	path string // below the account's directory
+
+	curMtime, newMtime int64 // when the files were last compared with the index
+
+	made     bool // its directories are known to exist
+	keywords *keywords
+}
+
+func (a *Archive) abs(f *folder) string { return filepath.Join(a.dir, f.path) }
+
+func (a *Archive) maildir(f *folder) gomaildir.Dir { return gomaildir.Dir(a.abs(f)) }
+
+func (a *Archive) loadFolders(ctx context.Context) error {
+	return rows(ctx, a.db, func(r *sql.Rows) error {
+		f := &folder{}
+		if err := r.Scan(&f.id, &f.path, &f.curMtime, &f.newMtime); err != nil {
+			return err
+		}
+		a.folders[f.path] = f
+		return nil
+	}, "SELECT id, path, cur_mtime, new_mtime FROM folder")
+}
+
+// make makes the folder's directories and returns those that have new
+// entries, to be synced before anything in them counts.
+func (a *Archive) make(ctx context.Context, f *folder) (changed []string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if f.made {
+		return nil, nil
+	}
+	if _, err := a.root.Lstat(path.Join(f.path, "tmp")); errors.Is(err, fs.ErrNotExist) {
+		if err := a.announce(ctx); err != nil {
+			return nil, err
+		}
+	}
+	parts := strings.Split(f.path, "/")
+	for i := range parts {
+		dir := path.Join(parts[:i+1]...)
+		made, err := a.mkdir(dir)
+		if err != nil {
+			return nil, err
+		}
+		if made {
+			changed = append(changed, filepath.Join(a.dir, path.Dir(dir)))
+		}
+	}
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		made, err := a.mkdir(path.Join(f.path, sub))
+		if err != nil {
+			return nil, err
+		}
+		if made && sub == "cur" {
+			changed = append(changed, a.abs(f))
+		}
+	}
+	f.keywords, err = loadKeywords(a.abs(f))
+	f.made = err == nil
+	return changed, err
+}
+
+// mkdir makes one directory below the archive's root. What stands there
+// already must be a directory and not a symbolic link.
+func (a *Archive) mkdir(dir string) (made bool, err error) {
+	if err = a.root.Mkdir(dir, 0o700); err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return false, err
+	}
+	fi, err := a.root.Lstat(dir)
+	if err == nil && !fi.IsDir() {
+		err = &os.PathError{Op: "mkdir", Path: filepath.Join(a.dir, dir), Err: unix.ENOTDIR}
+	}
+	return false, err
+}
+
+// onDisk maps the keys of a folder's messages to where they are, such as
+// "cur/KEY:2,S". What is no regular file is no message.
+func (a *Archive) onDisk(f *folder) (map[string]string, error) {
+	found := map[string]string{}
+	for _, sub := range []string{"new", "cur"} { // files move from new to cur, not back
+		d, err := a.root.Open(path.Join(f.path, sub))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries, err := d.ReadDir(-1)
+		d.Close()
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if name := e.Name(); name[0] != '.' && e.Type().IsRegular() {
+				found[keyOf(name)] = sub + "/" + name
+			}
+		}
+	}
+	return found, nil
+}
+
+// keyOf returns what identifies a message in its folder whatever its flags.
+func keyOf(filename string) string {
+	key, _, _ := strings.Cut(filename, ":")
+	return key
+}
+
+// lettersOf returns the flag letters of a file name.
+func lettersOf(filename string) string {
+	_, letters, _ := strings.Cut(filename, ":2,")
+	return letters
+}
+
+// tidy puts the archive in order before a run: after a killed run (and when
+// the index is new) all folders are compared with it, else those in which
+// something has changed.
+func (a *Archive) tidy(ctx context.Context, fresh bool) error {
+	var pid string
+	err := a.db.QueryRowContext(ctx, "SELECT value FROM state WHERE name = 'writing'").Scan(&pid)
+	killed := err == nil
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if killed || fresh {
+		if err := a.discover(); err != nil {
+			return err
+		}
+	}
+	if killed {
+		for _, f := range a.folders {
+			if err := a.sweep(f, pid); err != nil {
+				return err
+			}
+		}
+	}
+	a.found.Rebuilt = fresh && len(a.folders) > 0
+	if killed || a.found.Rebuilt {
+		if err := a.writing(ctx); err != nil {
+			return err
+		}
+	}
+	for _, f := range a.folders {
+		if err := a.compare(ctx, f, killed || fresh); err != nil {
+			return fmt.Errorf("folder %s: %w", f.path, err)
+		}
+	}
+	return nil
+}
+
+// discover finds the Maildirs below the account's directory that the index
+// does not know.
+func (a *Archive) discover() error {
+	return fs.WalkDir(a.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() || p == "." {
+			return nil
+		}
+		if p == ownDir {
+			return fs.SkipDir
+		}
+		if base := path.Base(p); base == "cur" || base == "new" || base == "tmp" {
+			if base == "cur" && path.Dir(p) != "." && a.folders[path.Dir(p)] == nil {
+				a.folders[path.Dir(p)] = &folder{path: path.Dir(p)}
+			}
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
+// ownTmp matches the name of a temporary file as go-maildir makes it: time,
+// process and counter, ten random octets, host.
+var ownTmp = regexp.MustCompile(`^[0-9]+\.([0-9]+)[0-9a-f]{20}\.`)
+
+// sweep removes what the killed process pid left in tmp.
+func (a *Archive) sweep(f *folder, pid string) error {
+	dir := path.Join(f.path, "tmp")
+	d, err := a.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if m := ownTmp.FindStringSubmatch(name); m != nil && strings.HasPrefix(m[1], pid) {
+			if err := a.root.Remove(path.Join(dir, name)); err != nil {
+				return err
+			}
+			a.found.Swept++
+		}
+	}
+	return nil
+}
+
+// compare brings the index in step with a folder's files: those that it does
+// not know are digested and taken in, those that are gone are noted.
+func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
+	curTime, recent1 := a.mtime(f, "cur")
+	newTime, recent2 := a.mtime(f, "new")
+	if !always && curTime == f.curMtime && newTime == f.newMtime {
+		return nil
+	}
+	found, err := a.onDisk(f)
+	if err != nil {
+		return err
+	}
+	type row struct {
+		id      int64
+		removed bool
+	}
+	known := map[string]row{}
+	err = rows(ctx, a.db, func(r *sql.Rows) error {
+		var key string
+		var m row
+		if err := r.Scan(&m.id, &key, &m.removed); err != nil {
+			return err
+		}
+		known[key] = m
+		return nil
+	}, "SELECT id, key, removed_at IS NOT NULL FROM message WHERE folder = ?", f.id)
+	if err != nil {
+		return err
+	}
+	var gone, back []int64
+	for key, m := range known {
+		switch _, here := found[key]; {
+		case !here && !m.removed:
+			gone = append(gone, m.id)
+		case here && m.removed:
+			back = append(back, m.id)
+		}
+	}
+	if len(gone) > 0 { // a file that was renamed meanwhile may have been missed
+		again, err := a.onDisk(f)
+		if err != nil {
+			return err
+		}
+		kept := gone[:0]
+		for key, m := range known {
+			if _, here := again[key]; !here && !m.removed {
+				kept = append(kept, m.id)
+			}
+		}
+		gone = kept
+	}
+	var unknown []*entry
+	for key, name := range found {
+		if _, ok := known[key]; ok {
+			continue
+		}
+		e, err := a.read(f, key, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // moved meanwhile; the directory's time has changed too
+		}
+		if err != nil {
+			return err
+		}
+		unknown = append(unknown, e)
+	}
+	a.found.Adopted += len(unknown)
+	a.found.Removed += len(gone)
+	if recent1 || recent2 { // a change may still come in the same instant
+		curTime, newTime = 0, 0
+	}
+	if len(gone)+len(back)+len(unknown) == 0 && f.id != 0 && curTime == f.curMtime && newTime == f.newMtime {
+		return nil
+	}
+	return inTx(ctx, a.db, func(tx *sql.Tx) error {
+		if err := a.saveFolder(ctx, tx, f); err != nil {
+			return err
+		}
+		for _, e := range unknown {
+			if _, err := e.insert(ctx, tx); err != nil {
+				return err
+			}
+		}
+		for _, id := range gone {
+			if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = ?, accepted = 0 WHERE id = ?", time.Now().Unix(), id); err != nil {
+				return err
+			}
+		}
+		for _, id := range back {
+			if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = NULL WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		f.curMtime, f.newMtime = curTime, newTime
+		_, err := tx.ExecContext(ctx, "UPDATE folder SET cur_mtime = ?, new_mtime = ? WHERE id = ?", curTime, newTime, f.id)
+		return err
+	})
+}
+
+// mtime returns when a directory's entries last changed, in ns; recent says
+// that this is so short ago that the clock may not tell a later change apart.
+func (a *Archive) mtime(f *folder, sub string) (ns int64, recent bool) {
+	fi, err := a.root.Stat(path.Join(f.path, sub))
+	if err != nil {
+		return -1, false
+	}
+	return fi.ModTime().UnixNano(), time.Since(fi.ModTime()) < 2*time.Second
+}
+
+// read digests a file that was found in a folder.
+func (a *Archive) read(f *folder, key, name string) (*entry, error) {
+	if f.keywords == nil {
+		k, err := loadKeywords(a.abs(f))
+		if err != nil {
+			return nil, err
+		}
+		f.keywords = k
+	}
+	file, err := a.root.Open(path.Join(f.path, name))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	fi, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	w := fingerprint.NewWriter()
+	if _, err := copyTo(w, file); err != nil {
+		return nil, err
+	}
+	return &entry{
+		folder: f, key: key, print: w.Print(), fields: w.Fields(),
+		internalDate: fi.ModTime().Truncate(time.Second), dateFrom: "file",
+		flags: f.keywords.flagsOf(lettersOf(name)), origin: "found",
+	}, nil
+}
+
+// saveFolder puts the folder into the index if it is not there.
+func (a *Archive) saveFolder(ctx context.Context, tx *sql.Tx, f *folder) error {
+	if f.id != 0 {
+		return nil
+	}
+	r, err := tx.ExecContext(ctx, "INSERT INTO folder (path, folded) VALUES (?, ?)", f.path, folded(f.path))
+	if err != nil {
+		return err
+	}
+	f.id, err = r.LastInsertId()
+	return err
+}

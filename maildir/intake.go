@@ -1,0 +1,223 @@
+package maildir
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"mailstow/internal/fingerprint"
+	"mailstow/mailbox"
+)
+
+// Intake is an archive as one server fills it: it knows which of the server's
+// messages the archive holds.
+type Intake struct {
+	a         *Archive
+	source    int64
+	mailboxes map[string]*mailboxRow // by the server's spelling
+}
+
+// mailboxRow is a mailbox of the source and the folder it is kept in.
+type mailboxRow struct {
+	id     int64 // 0 until it is in the index
+	folder *folder
+	mailbox.Mailbox
+
+	stood    mailbox.Listing // at the last complete pull, without messages
+	failures int             // messages that could not be fetched so far
+}
+
+// From returns the archive as the source fills it: a server and login such as
+// "imap:me@mail.example.org". The archive must be open for writing, unless
+// nothing is going to be written.
+func (a *Archive) From(ctx context.Context, source string) (*Intake, error) {
+	in := &Intake{a: a, mailboxes: map[string]*mailboxRow{}}
+	if a.lock != nil {
+		if _, err := a.db.ExecContext(ctx, "INSERT OR IGNORE INTO source (name) VALUES (?)", source); err != nil {
+			return nil, err
+		}
+	}
+	err := a.db.QueryRowContext(ctx, "SELECT ifnull(max(id), 0) FROM source WHERE name = ?", source).Scan(&in.source)
+	if err != nil {
+		return nil, err
+	}
+	return in, rows(ctx, a.db, func(r *sql.Rows) error {
+		var wire []byte
+		var path string
+		m := &mailboxRow{}
+		if err := r.Scan(&m.id, &wire, &path, &m.stood.UIDValidity, &m.stood.UIDNext, &m.stood.HighestModSeq, &m.stood.Exists, &m.failures); err != nil {
+			return err
+		}
+		m.folder = a.folders[path]
+		in.mailboxes[string(wire)] = m
+		return nil
+	}, `SELECT m.id, m.wire, f.path, m.uidvalidity, m.uidnext, m.highestmodseq, m.on_server,
+		(SELECT count(*) FROM failure x WHERE x.mailbox = m.id)
+		FROM mailbox m JOIN folder f ON f.id = m.folder WHERE m.source = ?`, in.source)
+}
+
+// Path returns the directory, below the account's, of a mailbox's folder.
+func (in *Intake) Path(mb mailbox.Mailbox) string { return in.place(mb).folder.path }
+
+// place finds the folder for a mailbox: its own if it has one, else the one
+// that its name leads to, unless another mailbox of this source is there.
+func (in *Intake) place(mb mailbox.Mailbox) *mailboxRow {
+	a := in.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	row := in.mailboxes[mb.Wire]
+	if row == nil {
+		row = &mailboxRow{}
+		p := PathOf(mb.Name)
+		if in.taken(p) {
+			p = apart(mb.Name)
+		}
+		if row.folder = a.folders[p]; row.folder == nil {
+			row.folder = &folder{path: p}
+			a.folders[p] = row.folder
+		}
+		in.mailboxes[mb.Wire] = row
+	}
+	if row.Mailbox != mb {
+		row.Mailbox = mb
+	}
+	return row
+}
+
+// taken reports whether p is another mailbox's directory, or would be the
+// same as another directory where case does not count. So is a directory
+// whose parent was kept apart.
+func (in *Intake) taken(p string) bool {
+	for _, m := range in.mailboxes {
+		if folded(m.folder.path) == folded(p) {
+			return true
+		}
+	}
+	for other := range in.a.folders {
+		if other != p && folded(other) == folded(p) {
+			return true
+		}
+		if parent := path.Dir(p); parent != "." && sameButSpelling(other, parent) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameButSpelling reports whether other, or a directory above it, differs
+// from p only in case or normal form.
+func sameButSpelling(other, p string) bool {
+	n := strings.Count(p, "/") + 1
+	parts := strings.Split(other, "/")
+	if len(parts) < n {
+		return false
+	}
+	head := strings.Join(parts[:n], "/")
+	return head != p && folded(head) == folded(p)
+}
+
+// Known returns what the archive remembers of the messages that the server
+// has, or had, in a mailbox.
+func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+	row := in.place(mb)
+	known := map[mailbox.ID]mailbox.Kept{}
+	interned := map[string][]string{}
+	return known, rows(ctx, in.a.db, func(r *sql.Rows) error {
+		var id, flags string
+		var k mailbox.Kept
+		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone); err != nil {
+			return err
+		}
+		if interned[flags] == nil {
+			interned[flags] = strings.Fields(flags)
+		}
+		k.Flags = interned[flags]
+		known[mailbox.ID(id)] = k
+		return nil
+	}, `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`, row.id)
+}
+
+// Unclaimed returns the messages of a mailbox's folder that stand for none of
+// the messages for which live is true.
+func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+	row := in.place(mb)
+	claimed := map[int64]bool{}
+	err := rows(ctx, in.a.db, func(r *sql.Rows) error {
+		var id string
+		var message int64
+		if err := r.Scan(&id, &message); err != nil {
+			return err
+		}
+		if live(mailbox.ID(id)) {
+			claimed[message] = true
+		}
+		return nil
+	}, "SELECT id, message FROM mapping WHERE mailbox = ?", row.id)
+	if err != nil {
+		return nil, err
+	}
+	var free []fingerprint.Candidate
+	return free, rows(ctx, in.a.db, func(r *sql.Rows) error {
+		var c fingerprint.Candidate
+		var sum, header []byte
+		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header); err != nil {
+			return err
+		}
+		if !claimed[c.Message] && copy(c.SHA256[:], sum)+copy(c.Header[:], header) == len(c.SHA256)+len(c.Header) {
+			free = append(free, c)
+		}
+		return nil
+	}, "SELECT id, size, lines_size, sha256, header_sha256 FROM message WHERE folder = ? AND removed_at IS NULL", row.folder.id)
+}
+
+// InArchive returns how many messages a mailbox's folder holds.
+func (in *Intake) InArchive(ctx context.Context, mb mailbox.Mailbox) (n int, err error) {
+	err = in.a.db.QueryRowContext(ctx, "SELECT count(*) FROM message WHERE folder = ? AND removed_at IS NULL", in.place(mb).folder.id).Scan(&n)
+	return n, err
+}
+
+// save puts a mailbox and its folder into the index.
+func (in *Intake) save(ctx context.Context, tx *sql.Tx, m *mailboxRow) error {
+	if err := in.a.saveFolder(ctx, tx, m.folder); err != nil {
+		return err
+	}
+	if m.id != 0 {
+		return nil
+	}
+	r, err := tx.ExecContext(ctx, "INSERT INTO mailbox (source, folder, wire, delimiter, role) VALUES (?, ?, ?, ?, ?)",
+		in.source, m.folder.id, []byte(m.Wire), m.Delimiter, m.Role)
+	if err != nil {
+		return fmt.Errorf("mailbox %q: %w", m.Wire, err)
+	}
+	m.id, err = r.LastInsertId()
+	return err
+}
+
+// Run is what the index keeps of a run.
+type Run struct {
+	Command, Source   string
+	Started, Ended    time.Time // Ended is zero if the run was killed
+	Result, Reason    string
+	New               int
+	NewOctets         int64
+	OnServer, Missing int
+}
+
+// BeginRun notes that a run starts and returns its number.
+func (a *Archive) BeginRun(ctx context.Context, r Run) (int64, error) {
+	res, err := a.db.ExecContext(ctx, "INSERT INTO run (command, source, started_at) VALUES (?, ?, ?)", r.Command, r.Source, r.Started.Unix())
+	if err != nil {
+		return 0, err
+	}
+	return res.LastInsertId()
+}
+
+// EndRun notes how a run ended.
+func (a *Archive) EndRun(ctx context.Context, number int64, r Run) error {
+	_, err := a.db.ExecContext(ctx, "UPDATE run SET ended_at = ?, result = ?, reason = ?, new = ?, new_octets = ?, on_server = ?, missing = ? WHERE id = ?",
+		r.Ended.Unix(), r.Result, r.Reason, r.New, r.NewOctets, r.OnServer, r.Missing, number)
+	return err
+}
