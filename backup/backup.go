@@ -1,0 +1,221 @@
+// Package backup copies mail from a server into an archive.
+//
+// A run asks the archive what it lacks and fetches just that, so a run that
+// was interrupted continues where it stopped. It ends with a reconciliation:
+// what the server has, what it named, and what became of each message.
+package backup
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"mailstow/internal/fingerprint"
+	"mailstow/internal/report"
+	"mailstow/mailbox"
+)
+
+// Source is the part of a mail server that a backup reads.
+//
+// It has no method that changes or deletes mail. An error that is marked
+// [retry.Refused] means that the server said no and the connection can still
+// be used; after any other the connection is of no more use.
+type Source interface {
+	Protocol() mailbox.Protocol
+
+	// Mailboxes returns the mailboxes that can hold messages.
+	Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error)
+
+	// List names every message of a mailbox. Sizes and dates may be missing.
+	List(ctx context.Context, m mailbox.Mailbox) (mailbox.Listing, error)
+
+	// Describe fills in sizes and dates.
+	Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error
+
+	// Headers calls fn with the header block of messages, one at a time.
+	// Messages may be left out.
+	Headers(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error
+
+	// Fetch calls fn with the content of messages, one at a time: its size
+	// (-1 if that comes only with the end) and the octets. The reader is
+	// valid until fn returns, and fails if the content ends early. Messages
+	// may be left out. If fn returns an error, Fetch ends the connection and
+	// returns that error. No message is marked as read.
+	Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error
+
+	Close() error
+}
+
+// Archive is the part of an archive that a backup asks and writes.
+type Archive interface {
+	// Path returns the directory of a mailbox's folder.
+	Path(m mailbox.Mailbox) string
+
+	// Known returns what is remembered of the server's messages.
+	Known(ctx context.Context, m mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error)
+
+	// Unclaimed returns the messages of the mailbox's folder that stand for
+	// none of the messages for which live is true.
+	Unclaimed(ctx context.Context, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error)
+
+	// InArchive counts the messages in the mailbox's folder.
+	InArchive(ctx context.Context, m mailbox.Mailbox) (int, error)
+
+	// Begin starts a group of changes.
+	Begin() Batch
+}
+
+// Batch is a group of changes that become durable together.
+type Batch interface {
+	// Touch makes the mailbox's folder.
+	Touch(ctx context.Context, m mailbox.Mailbox) error
+
+	// Add writes a message. If it fails, nothing of the message is left.
+	Add(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader, note string) (fingerprint.Print, error)
+
+	// Withdraw takes back what was added last.
+	Withdraw() error
+
+	// Claim notes that a message on the server is one of the archive's.
+	Claim(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64, proven bool) error
+
+	// SetFlags gives an archived message the flags of msg.
+	SetFlags(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64) error
+
+	// Gone notes that the server no longer lists messages, or does again.
+	Gone(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, gone bool) error
+
+	// Failed notes why a message could not be fetched.
+	Failed(ctx context.Context, m mailbox.Mailbox, id mailbox.ID, reason string) error
+
+	// Done notes how the mailbox stood when all of it was in the archive.
+	Done(ctx context.Context, m mailbox.Mailbox, l mailbox.Listing) error
+
+	// Full reports whether it is time to commit.
+	Full() bool
+
+	// Commit returns when everything in the batch would survive a power cut.
+	Commit(ctx context.Context) error
+
+	Discard() error
+}
+
+// ErrIncomplete is returned by [Run] when something on the server is not in
+// the archive. What it is was reported.
+var ErrIncomplete = errors.New("some messages are not in the archive")
+
+// ArchiveError is the error of a run that the archive's disk ended.
+type ArchiveError struct{ Err error }
+
+func (e *ArchiveError) Error() string { return e.Err.Error() }
+func (e *ArchiveError) Unwrap() error { return e.Err }
+
+// Options adjust a [Run]. The zero value is a sensible choice.
+type Options struct {
+	// DryRun looks and plans, and changes nothing.
+	DryRun bool
+
+	// Pause is how long to wait before the second login after a lost
+	// connection; it doubles from there. Zero means a second.
+	Pause time.Duration
+}
+
+// Run copies every message that the archive lacks. It calls open for each
+// connection it needs and closes what it opened. The result is true also
+// where an error is returned.
+func Run(ctx context.Context, open func(context.Context) (Source, error), archive Archive, sink report.Sink, o Options) (report.Result, error) {
+	if o.Pause == 0 {
+		o.Pause = time.Second
+	}
+	start := time.Now()
+	r := &run{
+		line:    &line{open: open, sink: sink, pause: o.Pause},
+		archive: archive,
+		sink:    sink,
+	}
+	defer r.line.close()
+	err := r.pull(ctx, o.DryRun)
+	result := report.Result{Duration: time.Since(start)}
+	for _, p := range r.plans {
+		result.Tallies = append(result.Tallies, p.tally)
+	}
+	return result, r.verdict(ctx, err, result)
+}
+
+// run is one run over all mailboxes of an account.
+type run struct {
+	line    *line
+	archive Archive
+	sink    report.Sink
+
+	plans  []*plan
+	writer *writer // nil in a dry run
+}
+
+func (r *run) pull(ctx context.Context, dry bool) error {
+	var boxes []mailbox.Mailbox
+	err := r.line.do(ctx, func(src Source) (err error) {
+		boxes, err = src.Mailboxes(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.planAll(ctx, boxes); err != nil {
+		return err
+	}
+	if dry {
+		for _, p := range r.plans {
+			p.pretend()
+		}
+		return nil
+	}
+	r.writer = newWriter(ctx, r.archive, r.sink)
+	for _, p := range r.plans {
+		if err = r.carryOut(ctx, p); err != nil {
+			break
+		}
+	}
+	// What has arrived is kept, whatever ended the run.
+	return errors.Join(err, r.writer.close())
+}
+
+// planAll plans every mailbox. One that cannot be read does not stop the
+// others.
+func (r *run) planAll(ctx context.Context, boxes []mailbox.Mailbox) error {
+	planned := report.Planned{Mailboxes: len(boxes)}
+	for _, mb := range boxes {
+		p, err := r.plan(ctx, mb)
+		if err != nil {
+			return err
+		}
+		r.plans = append(r.plans, p)
+		planned.Messages += p.tally.OnServer
+		planned.New += len(p.want)
+		for _, m := range p.want {
+			planned.NewOctets += max(m.Size, 0)
+		}
+	}
+	r.sink.Report(planned)
+	return nil
+}
+
+// verdict makes the run's error of what ended it and of the sums.
+func (r *run) verdict(ctx context.Context, err error, result report.Result) error {
+	sum := result.Sum()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && r.writer != nil && sum.New > 0 && !errors.As(err, new(*ArchiveError)):
+		return errors.Join(ErrIncomplete, err)
+	case err != nil:
+		return err
+	}
+	for _, t := range result.Tallies {
+		if r.writer != nil && !t.Balanced() || t.Reason != "" || t.OnServer != t.Listed || t.Failed > 0 {
+			return ErrIncomplete
+		}
+	}
+	return nil
+}

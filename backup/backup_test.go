@@ -1,0 +1,510 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mailstow/backup"
+	"mailstow/internal/fingerprint"
+	"mailstow/internal/report"
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+	"mailstow/maildir"
+)
+
+// archive is a real archive as the engine sees it.
+type archive struct{ *maildir.Intake }
+
+func (a archive) Begin() backup.Batch { return a.Intake.Begin() }
+
+type recorder struct {
+	mu     sync.Mutex
+	events []report.Event
+}
+
+func (r *recorder) Report(e report.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// failures returns the reasons of failed messages by their IDs.
+func (r *recorder) failures() map[mailbox.ID]string {
+	found := map[mailbox.ID]string{}
+	for _, e := range r.events {
+		if f, ok := e.(report.MessageFailed); ok {
+			found[f.ID] = f.Reason
+		}
+	}
+	return found
+}
+
+// run does one whole run over the archive in dir. wrap, if not nil, stands
+// between the engine and the archive.
+func run(t *testing.T, dir string, s *server, wrap func(backup.Archive) backup.Archive) (report.Result, *recorder, error) {
+	t.Helper()
+	a, err := maildir.Open(t.Context(), dir, maildir.Options{Write: true, Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := "imap:alice@example.org"
+	if s.protocol == mailbox.POP3 {
+		source = "pop3:alice@example.org"
+	}
+	in, err := a.From(t.Context(), source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ar backup.Archive = archive{in}
+	if wrap != nil {
+		ar = wrap(ar)
+	}
+	rec := &recorder{}
+	result, runErr := backup.Run(t.Context(), s.open, ar, rec, backup.Options{Pause: time.Millisecond})
+	if errors.As(runErr, new(*backup.ArchiveError)) {
+		a.Abandon()
+	} else if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return result, rec, runErr
+}
+
+// holds checks that a folder of the archive has exactly the box's messages.
+func holds(t *testing.T, dir string, b *box) {
+	t.Helper()
+	want, got := map[string]int{}, map[string]int{}
+	for _, m := range b.messages {
+		want[m.text]++
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, b.name, "cur", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range paths {
+		c, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[string(c)]++
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("folder %s has %d files, want %d messages; or they differ", b.name, len(paths), len(b.messages))
+	}
+	if tmp, _ := filepath.Glob(filepath.Join(dir, b.name, "tmp", "*")); len(tmp) > 0 {
+		t.Errorf("tmp has %q", tmp)
+	}
+}
+
+func TestRunStoresEveryMessageOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 30), numbered("Work/2024", 10, 20), {name: "Empty"}}}
+	result, _, err := run(t, dir, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := result.Sum(); sum.New != 41 || sum.OnServer != 41 || sum.InArchive != 41 {
+		t.Errorf("sum = %+v", sum)
+	}
+	for range 2 {
+		s.fetched = 0
+		if result, _, err = run(t, dir, s, nil); err != nil || s.fetched != 0 || result.Sum().New != 0 {
+			t.Errorf("second run: %d fetched, %+v, %v", s.fetched, result.Sum(), err)
+		}
+	}
+	s.boxes[0].messages = append(s.boxes[0].messages, message{uid: 99, text: text(99)})
+	if result, _, err = run(t, dir, s, nil); err != nil || s.fetched != 1 || result.Sum().New != 1 {
+		t.Errorf("with one new: %d fetched, %+v, %v", s.fetched, result.Sum(), err)
+	}
+	for _, b := range s.boxes {
+		holds(t, dir, b)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "Empty", "cur")); err != nil {
+		t.Errorf("the empty mailbox has no folder: %v", err)
+	}
+}
+
+func ids(numbers ...int) func(mailbox.ID) bool {
+	return func(id mailbox.ID) bool {
+		return slices.ContainsFunc(numbers, func(n int) bool { return id == mailbox.ID(fmt.Sprintf("1:%d", n)) })
+	}
+}
+
+// One message that the server does not give must not cost the others, must be
+// named, must be tried again, and must not pass for success.
+func TestOneBadMessageStopsNothing(t *testing.T) {
+	for name, fault := range map[string]func(s *server, bad func(mailbox.ID) bool){
+		"refused": func(s *server, bad func(mailbox.ID) bool) {
+			s.refuse = func(id mailbox.ID) error {
+				if bad(id) {
+					return errors.New("NO [SERVERBUG] internal error")
+				}
+				return nil
+			}
+		},
+		"left out":        func(s *server, bad func(mailbox.ID) bool) { s.omit = bad },
+		"connection lost": func(s *server, bad func(mailbox.ID) bool) { s.lose = bad },
+		"empty": func(s *server, bad func(mailbox.ID) bool) {
+			s.alter = func(id mailbox.ID, _ int, body string) string {
+				if bad(id) {
+					return ""
+				}
+				return body
+			}
+		},
+		"never the same": func(s *server, bad func(mailbox.ID) bool) {
+			s.alter = func(id mailbox.ID, n int, body string) string {
+				if bad(id) {
+					return fmt.Sprintf("X: %d\r\n%s", n, body)
+				}
+				return body
+			}
+		},
+	} {
+		for _, bad := range [][]int{{1}, {17}, {40}, {5, 6, 7}, {38, 39, 40}} {
+			t.Run(fmt.Sprint(name, bad), func(t *testing.T) {
+				dir := t.TempDir()
+				s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 40), numbered("Other", 50, 52)}}
+				fault(s, ids(bad...))
+				result, rec, err := run(t, dir, s, nil)
+				if !errors.Is(err, backup.ErrIncomplete) {
+					t.Errorf("error = %v, want %v", err, backup.ErrIncomplete)
+				}
+				if got := rec.failures(); len(got) != len(bad) {
+					t.Errorf("failures = %v, want %v", got, bad)
+				}
+				if sum := result.Sum(); sum.New != 43-len(bad) || sum.Failed != len(bad) || result.Missing() != len(bad) {
+					t.Errorf("sum = %+v, missing %d", sum, result.Missing())
+				}
+				holds(t, dir, s.boxes[1])
+				s.refuse, s.omit, s.lose, s.alter = nil, nil, nil, nil
+				s.fetched = 0
+				if _, _, err = run(t, dir, s, nil); err != nil || s.fetched != len(bad) {
+					t.Errorf("when the server is well: %d fetched, %v; want %d", s.fetched, err, len(bad))
+				}
+				holds(t, dir, s.boxes[0])
+			})
+		}
+	}
+}
+
+// Some servers announce sizes that are not those of what they send. Their
+// mail is kept when it comes twice in the same octets.
+func TestWrongSizeIsBelievedOnlyTwice(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 10)}, size: func(body string) int64 { return int64(len(body)) - 3 }}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.fetched != 20 {
+		t.Errorf("%d bodies were fetched, want each twice", s.fetched)
+	}
+	holds(t, dir, s.boxes[0])
+}
+
+func TestMessageWithoutEndIsGivenUp(t *testing.T) {
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 3)}, alter: func(id mailbox.ID, _ int, body string) string {
+		if id == "1:2" {
+			return strings.Repeat(body, 1<<20)
+		}
+		return body
+	}}
+	_, rec, err := run(t, t.TempDir(), s, nil)
+	if got := rec.failures(); !errors.Is(err, backup.ErrIncomplete) || len(got) != 1 || got["1:2"] == "" {
+		t.Errorf("failures = %v, %v", got, err)
+	}
+}
+
+// "Backed up 0 of 0" is no success where the server says that it has 4,028.
+func TestServerThatHidesMailIsNotBelieved(t *testing.T) {
+	for _, exists := range []int{1, 7} {
+		s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 3)}}
+		s.boxes[0].exists = exists
+		if _, _, err := run(t, t.TempDir(), s, nil); !errors.Is(err, backup.ErrIncomplete) {
+			t.Errorf("3 listed, %d said: %v, want %v", exists, err, backup.ErrIncomplete)
+		}
+	}
+}
+
+func TestMailboxThatCannotBeReadStopsNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{{name: "Bad", refused: retry.Refused(errors.New("NO permission"))}, numbered("INBOX", 1, 3)}}
+	result, _, err := run(t, dir, s, nil)
+	if !errors.Is(err, backup.ErrIncomplete) || result.Tallies[0].Reason == "" {
+		t.Errorf("tallies %+v, %v", result.Tallies, err)
+	}
+	holds(t, dir, s.boxes[1])
+}
+
+// Mail that was expunged while the run went on is not missing.
+func TestMessageExpungedMeanwhileIsNotMissing(t *testing.T) {
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 9)}}
+	s.onFetch = func() {
+		s.boxes[0].messages = slices.DeleteFunc(s.boxes[0].messages, func(m message) bool { return m.uid == 4 })
+	}
+	dir := t.TempDir()
+	if result, _, err := run(t, dir, s, nil); err != nil || result.Sum().OnServer != 8 {
+		t.Errorf("sum = %+v, %v", result.Sum(), err)
+	}
+	holds(t, dir, s.boxes[0])
+}
+
+// The six cases of recognition that DESIGN names come down to this: nothing
+// is downloaded twice, nothing is doubled.
+func TestNothingIsDownloadedAgain(t *testing.T) {
+	forget := func(t *testing.T, dir string) {
+		if err := os.Remove(filepath.Join(dir, ".mailstow", "index.db")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, change := range map[string]func(t *testing.T, dir string, s *server){
+		"UIDVALIDITY changed": func(_ *testing.T, _ string, s *server) { s.validity = 2 },
+		"UIDs changed": func(_ *testing.T, _ string, s *server) {
+			s.validity = 2
+			for i := range s.boxes[0].messages {
+				s.boxes[0].messages[i].uid = 1000 - i
+			}
+		},
+		"no UIDVALIDITY": func(_ *testing.T, _ string, s *server) { s.validity = 0 },
+		"index lost":     func(t *testing.T, dir string, _ *server) { forget(t, dir) },
+		"over POP3":      func(_ *testing.T, _ string, s *server) { s.protocol = mailbox.POP3 },
+		"LF archive of another program": func(t *testing.T, dir string, _ *server) {
+			forget(t, dir)
+			paths, _ := filepath.Glob(filepath.Join(dir, "INBOX/cur/*"))
+			for _, p := range paths {
+				b, _ := os.ReadFile(p)
+				lf := "X-TUID: abcdefghijkl\n" + strings.ReplaceAll(string(b), "\r\n", "\n")
+				if err := os.WriteFile(p, []byte(lf), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 25)}}
+			twin := s.boxes[0].messages[3] // two messages that are alike are two
+			twin.uid = 77
+			s.boxes[0].messages = append(s.boxes[0].messages, twin)
+			if _, _, err := run(t, dir, s, nil); err != nil {
+				t.Fatal(err)
+			}
+			change(t, dir, s)
+			s.fetched = 0
+			result, _, err := run(t, dir, s, nil)
+			if err != nil || s.fetched != 0 || result.Sum().Again != 26 {
+				t.Errorf("%d fetched, sum %+v, %v", s.fetched, result.Sum(), err)
+			}
+			if paths, _ := filepath.Glob(filepath.Join(dir, "INBOX/cur/*")); len(paths) != 26 {
+				t.Errorf("%d files, want 26", len(paths))
+			}
+			s.fetched = 0
+			if _, _, err := run(t, dir, s, nil); err != nil || s.fetched != 0 {
+				t.Errorf("third run: %d fetched, %v", s.fetched, err)
+			}
+		})
+	}
+}
+
+// Same headers and same size are the same message only within a folder; what
+// has another body and the same header is new.
+func TestOtherBodyUnderTheSameHeaderIsStored(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{{name: "INBOX", messages: []message{{uid: 1, text: "Subject: x\r\n\r\nbody\r\n"}}}}}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.boxes[0].messages = append(s.boxes[0].messages, message{uid: 2, text: "Subject: x\r\n\r\nBODY\r\n"})
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, dir, s.boxes[0])
+}
+
+func TestMailThatLeavesTheServerStays(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.boxes[0].messages = s.boxes[0].messages[2:]
+	result, _, err := run(t, dir, s, nil)
+	if sum := result.Sum(); err != nil || sum.InArchive != 5 || sum.OnServer != 3 {
+		t.Errorf("sum = %+v, %v", sum, err)
+	}
+	s.boxes = nil // the whole mailbox is gone
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, dir, numbered("INBOX", 1, 5))
+}
+
+func TestMailThatTheUserRemovedIsNotFetchedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	paths, _ := filepath.Glob(filepath.Join(dir, "INBOX/cur/*"))
+	if err := os.Remove(paths[0]); err != nil {
+		t.Fatal(err)
+	}
+	s.fetched = 0
+	result, _, err := run(t, dir, s, nil)
+	if sum := result.Sum(); err != nil || s.fetched != 0 || sum.Removed != 1 || sum.Kept != 4 {
+		t.Errorf("%d fetched, sum %+v, %v", s.fetched, sum, err)
+	}
+}
+
+func TestFlagsFollowTheServer(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 2)}}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.boxes[0].messages[0].flags = []string{`\Answered`, `\Seen`}
+	if result, _, err := run(t, dir, s, nil); err != nil || result.Sum().Flags != 1 {
+		t.Errorf("sum = %+v, %v", result.Sum(), err)
+	}
+	if paths, _ := filepath.Glob(filepath.Join(dir, "INBOX/cur/*:2,RS")); len(paths) != 1 {
+		t.Errorf("%d files end in :2,RS, want 1", len(paths))
+	}
+	if result, _, err := run(t, dir, s, nil); err != nil || result.Sum().Flags != 0 {
+		t.Errorf("third run: sum = %+v, %v", result.Sum(), err)
+	}
+}
+
+func TestServerThatCannotBeReachedIsGivenUp(t *testing.T) {
+	s := &server{login: func(int) error { return errLost }}
+	if _, _, err := run(t, t.TempDir(), s, nil); !errors.Is(err, errLost) || s.logins != 3 {
+		t.Errorf("%d logins, %v; want 3", s.logins, err)
+	}
+	s = &server{login: func(int) error { return retry.Permanent(errors.New("refused")) }}
+	if _, _, err := run(t, t.TempDir(), s, nil); err == nil || s.logins != 1 {
+		t.Errorf("wrong password: %d logins, %v; want 1", s.logins, err)
+	}
+}
+
+// A connection that is lost again and again is made again as long as mail
+// arrives.
+func TestConnectionLostOften(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 60)}}
+	n := 0
+	s.lose = func(mailbox.ID) bool { n++; return n%3 == 0 }
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, dir, s.boxes[0])
+}
+
+func TestDryRunWritesNothing(t *testing.T) {
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 3)}}
+	result, err := backup.Run(t.Context(), s.open, readOnly{t}, report.Discard, backup.Options{DryRun: true})
+	if sum := result.Sum(); err != nil || sum.New != 3 || sum.Octets == 0 || s.fetched != 0 {
+		t.Errorf("sum = %+v, %d fetched, %v", sum, s.fetched, err)
+	}
+}
+
+// readOnly is an empty archive that nothing may be written to.
+type readOnly struct{ t *testing.T }
+
+func (readOnly) Path(mailbox.Mailbox) string { return "" }
+func (readOnly) Known(context.Context, mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+	return nil, nil
+}
+func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+	return nil, nil
+}
+func (readOnly) InArchive(context.Context, mailbox.Mailbox) (int, error) { return 0, nil }
+func (r readOnly) Begin() backup.Batch {
+	r.t.Error("a dry run begins a batch")
+	return nil
+}
+
+// brittle loses its disk at one write after another.
+type brittle struct {
+	backup.Archive
+	left *atomic.Int64
+}
+
+var errDisk = errors.New("input/output error")
+
+func (b brittle) Begin() backup.Batch { return brittleBatch{b.Archive.Begin(), b.left} }
+
+type brittleBatch struct {
+	backup.Batch
+	left *atomic.Int64
+}
+
+func (b brittleBatch) step() error {
+	if b.left.Add(-1) < 0 {
+		return errDisk
+	}
+	return nil
+}
+
+// Full makes batches small, so that there are many commits.
+func (b brittleBatch) Full() bool { return b.left.Load()%4 == 0 || b.Batch.Full() }
+
+func (b brittleBatch) Add(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader, note string) (fingerprint.Print, error) {
+	if err := b.step(); err != nil {
+		return fingerprint.Print{}, err
+	}
+	return b.Batch.Add(ctx, m, msg, content, note)
+}
+
+func (b brittleBatch) Commit(ctx context.Context) error {
+	if err := b.step(); err != nil {
+		return errors.Join(err, b.Discard())
+	}
+	return b.Batch.Commit(ctx)
+}
+
+// Whatever the run was doing when the disk failed: what it had reported as
+// stored is there, and the next run completes the rest, once.
+func TestRunConvergesAfterAFailureAtEachWrite(t *testing.T) {
+	points := 0
+	for n := 0; ; n++ {
+		dir := t.TempDir()
+		s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 12), numbered("Work", 5, 15)}}
+		var left atomic.Int64
+		left.Store(int64(n))
+		_, rec, err := run(t, dir, s, func(a backup.Archive) backup.Archive { return brittle{a, &left} })
+		if err == nil {
+			break
+		}
+		points++
+		if !errors.Is(err, errDisk) {
+			t.Fatalf("write %d: %v, want %v", n, err, errDisk)
+		}
+		stored := 0
+		for _, e := range rec.events {
+			if _, ok := e.(report.MessageStored); ok {
+				stored++
+			}
+		}
+		if paths, _ := filepath.Glob(filepath.Join(dir, "*/cur/*")); len(paths) < stored {
+			t.Errorf("write %d: %d reported as stored, %d there", n, stored, len(paths))
+		}
+		if _, _, err := run(t, dir, s, nil); err != nil {
+			t.Errorf("write %d, next run: %v", n, err)
+		}
+		for _, b := range s.boxes {
+			holds(t, dir, b)
+		}
+	}
+	if points < 20 {
+		t.Errorf("only %d points of failure were tried", points)
+	}
+}

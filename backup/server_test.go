@@ -1,0 +1,197 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing/iotest"
+	"time"
+
+	"mailstow/backup"
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// server is a mail server in memory. Its faults are functions that a test
+// sets.
+type server struct {
+	protocol mailbox.Protocol
+	validity uint32
+	boxes    []*box
+
+	logins  int
+	fetched int                    // bodies that were sent
+	login   func(n int) error      // nil: let in
+	refuse  func(mailbox.ID) error // an error in place of a body
+	lose    func(mailbox.ID) bool  // the connection is lost inside a body
+	omit    func(mailbox.ID) bool  // the body is left out, with OK
+	alter   func(id mailbox.ID, times int, body string) string
+	size    func(body string) int64 // what is announced
+	times   map[mailbox.ID]int      // how often a body was asked for
+	onFetch func()                  // before a FETCH is answered
+}
+
+type box struct {
+	name     string
+	messages []message
+	exists   int // what the server says it has, if it is not the truth
+	refused  error
+}
+
+type message struct {
+	uid   int
+	text  string
+	flags []string
+}
+
+var errLost = errors.New("connection reset by peer")
+
+func (s *server) open(context.Context) (backup.Source, error) {
+	s.logins++
+	if s.login != nil {
+		if err := s.login(s.logins); err != nil {
+			return nil, err
+		}
+	}
+	return &session{s: s}, nil
+}
+
+type session struct {
+	s    *server
+	lost bool
+}
+
+func (c *session) Protocol() mailbox.Protocol {
+	if c.s.protocol == "" {
+		return mailbox.IMAP
+	}
+	return c.s.protocol
+}
+
+func (c *session) Close() error { return nil }
+
+func (c *session) Mailboxes(context.Context) (all []mailbox.Mailbox, err error) {
+	for _, b := range c.s.boxes {
+		all = append(all, mailbox.Mailbox{Name: mailbox.NewName(strings.Split(b.name, "/")...), Wire: b.name, Delimiter: "/"})
+	}
+	return all, nil
+}
+
+func (s *server) box(m mailbox.Mailbox) *box {
+	i := slices.IndexFunc(s.boxes, func(b *box) bool { return b.name == m.Wire })
+	return s.boxes[i]
+}
+
+func (s *server) id(m message) mailbox.ID { return mailbox.ID(fmt.Sprintf("%d:%d", s.validity, m.uid)) }
+
+func (c *session) List(_ context.Context, m mailbox.Mailbox) (mailbox.Listing, error) {
+	b := c.s.box(m)
+	if b.refused != nil {
+		return mailbox.Listing{}, b.refused
+	}
+	l := mailbox.Listing{UIDValidity: c.s.validity, Exists: len(b.messages)}
+	if b.exists != 0 {
+		l.Exists = b.exists
+	}
+	for _, msg := range b.messages {
+		l.Messages = append(l.Messages, mailbox.Message{ID: c.s.id(msg), Size: -1, Flags: msg.flags})
+	}
+	return l, nil
+}
+
+func (c *session) Describe(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error {
+	for i := range msgs {
+		if msg, ok := c.find(m, msgs[i].ID); ok {
+			msgs[i].Size, msgs[i].InternalDate = int64(len(msg.text)), time.Unix(1700000000, 0)
+			if c.s.size != nil {
+				msgs[i].Size = c.s.size(msg.text)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *session) find(m mailbox.Mailbox, id mailbox.ID) (message, bool) {
+	for _, msg := range c.s.box(m).messages {
+		if c.s.id(msg) == id {
+			return msg, true
+		}
+	}
+	return message{}, false
+}
+
+func (c *session) Headers(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error {
+	for _, msg := range msgs {
+		if found, ok := c.find(m, msg.ID); ok {
+			header, _, _ := strings.Cut(found.text, "\r\n\r\n")
+			if err := fn(msg, []byte(header+"\r\n\r\n")); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *session) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error {
+	s := c.s
+	if c.lost {
+		return errLost
+	}
+	if s.onFetch != nil {
+		s.onFetch()
+	}
+	if s.refuse != nil {
+		for _, msg := range msgs {
+			if err := s.refuse(msg.ID); err != nil {
+				return retry.Refused(err)
+			}
+		}
+	}
+	for _, msg := range msgs {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		found, ok := c.find(m, msg.ID)
+		if !ok || s.omit != nil && s.omit(msg.ID) {
+			continue
+		}
+		if s.times == nil {
+			s.times = map[mailbox.ID]int{}
+		}
+		s.times[msg.ID]++
+		body := found.text
+		if s.alter != nil {
+			body = s.alter(msg.ID, s.times[msg.ID], body)
+		}
+		var r io.Reader = strings.NewReader(body)
+		if s.lose != nil && s.lose(msg.ID) {
+			c.lost = true
+			r = io.MultiReader(strings.NewReader(body[:len(body)/2]), iotest.ErrReader(io.ErrUnexpectedEOF))
+		}
+		s.fetched++
+		if err := fn(msg, int64(len(body)), r); err != nil {
+			c.lost = true
+			return err
+		}
+		if c.lost {
+			return errLost
+		}
+	}
+	return nil
+}
+
+func text(n int) string {
+	return fmt.Sprintf("Subject: message %d\r\nMessage-ID: <%d@example.org>\r\n\r\n%s", n, n, strings.Repeat(fmt.Sprintf("line of %d\r\n", n), n%7+1))
+}
+
+// numbered makes a box with messages from first to last.
+func numbered(name string, first, last int) *box {
+	b := &box{name: name}
+	for n := first; n <= last; n++ {
+		b.messages = append(b.messages, message{uid: n, text: text(n)})
+	}
+	return b
+}
