@@ -1,0 +1,279 @@
+// Package config reads the file that names a user's accounts.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"mailstow/internal/credential"
+)
+
+// File is the content of a config file.
+type File struct {
+	Path     string // where it was read from
+	Archive  string // the root that holds a directory for each account
+	Accounts []Account
+}
+
+// Account is one login at one provider. Empty fields were not set.
+type Account struct {
+	Name            string
+	Address         string
+	Server          string // a URL such as imaps://mail.example.org
+	User            string
+	Password        credential.Secret
+	HasPassword     bool
+	PasswordCommand []string // a program and its arguments
+	PasswordFile    string
+	TLSCA           string
+	Timeout         time.Duration
+	Archive         string
+}
+
+// Error is a mistake in a config file.
+type Error struct {
+	Path string
+	Line int // 0 if it is about the file as a whole
+	Text string
+	Hint string // what to do, "" if that is plain
+}
+
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.Path + ": " + e.Text
+	}
+	return fmt.Sprintf("%s:%d: %s", e.Path, e.Line, e.Text)
+}
+
+// settings are the keys that an account, or [defaults], may have.
+type settings struct {
+	Address         string `toml:"address"`
+	Server          string `toml:"server"`
+	User            string `toml:"user"`
+	Password        string `toml:"password"`
+	PasswordCommand any    `toml:"password_command"`
+	PasswordFile    string `toml:"password_file"`
+	TLSCA           string `toml:"tls_ca"`
+	Timeout         string `toml:"timeout"`
+	Archive         string `toml:"archive"`
+}
+
+type document struct {
+	Archive  string              `toml:"archive"`
+	Defaults settings            `toml:"defaults"`
+	Accounts map[string]settings `toml:"accounts"`
+}
+
+// Paths returns where a config file is looked for, the first first.
+func Paths(getenv func(string) string) []string {
+	var paths []string
+	if p := getenv("MAILSTOW_CONFIG"); p != "" {
+		return []string{p}
+	}
+	if dir := getenv("XDG_CONFIG_HOME"); dir != "" {
+		paths = append(paths, filepath.Join(dir, "mailstow", "config.toml"))
+	} else if home := getenv("HOME"); home != "" {
+		paths = append(paths, filepath.Join(home, ".config", "mailstow", "config.toml"))
+	}
+	return append(paths, "/etc/mailstow/config.toml")
+}
+
+// Read reads the config file at path. home replaces a leading ~ in it.
+func Read(path, home string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	var doc document
+	d := toml.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&doc); err != nil {
+		return nil, explain(path, err)
+	}
+	r := reader{path: path, home: home, text: string(text)}
+	file := &File{Path: path, Archive: r.expand(doc.Archive)}
+	secret := doc.Defaults.Password != ""
+	for name, s := range doc.Accounts {
+		a, err := r.account(name, s, doc.Defaults)
+		if err != nil {
+			return nil, err
+		}
+		secret = secret || a.HasPassword
+		file.Accounts = append(file.Accounts, a)
+	}
+	if secret {
+		if err := credential.Private(f); err != nil {
+			return nil, &Error{Path: path, Text: "others can read this file, and it holds a password", Hint: "chmod 600 " + path}
+		}
+	}
+	slices.SortFunc(file.Accounts, func(a, b Account) int { return strings.Compare(a.Name, b.Name) })
+	return file, nil
+}
+
+// explain turns an error of the library into one with a line and a word on
+// the nearest key.
+func explain(path string, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		first := strict.Errors[0]
+		line, _ := first.Position()
+		key := first.Key()
+		e := &Error{Path: path, Line: line, Text: fmt.Sprintf("there is no key %q", key[len(key)-1])}
+		known := []string{"archive", "defaults", "accounts"}
+		if len(key) > 1 {
+			e.Text += " in [" + strings.Join(key[:len(key)-1], ".") + "]"
+			known = accountKeys
+		}
+		if near := nearest(key[len(key)-1], known); near != "" {
+			e.Hint = "did you mean " + near + "?"
+		}
+		return e
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		line, _ := decode.Position()
+		return &Error{Path: path, Line: line, Text: strings.TrimPrefix(decode.Error(), "toml: ")}
+	}
+	return &Error{Path: path, Text: err.Error()}
+}
+
+var accountKeys = []string{"address", "server", "user", "password", "password_command", "password_file", "tls_ca", "timeout", "archive"}
+
+// nearest returns the known word that differs least from word, "" if none is
+// near.
+func nearest(word string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if d := distance(word, k); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be added, dropped or changed (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		above := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := above
+			if a[i] != b[j] {
+				cost = min(above, row[j], row[j+1]) + 1
+			}
+			above, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+type reader struct{ path, home, text string }
+
+var accountName = regexp.MustCompile(`^[a-z0-9_-]+$`)
+
+func (r reader) account(name string, s, defaults settings) (Account, error) {
+	fail := func(text, hint string) (Account, error) {
+		return Account{}, &Error{Path: r.path, Line: r.lineOf(name), Text: text, Hint: hint}
+	}
+	if !accountName.MatchString(name) {
+		return fail(fmt.Sprintf("an account cannot be called %q", name), "use small letters, digits, _ and -")
+	}
+	a := Account{
+		Name:         name,
+		Address:      s.Address,
+		Server:       or(s.Server, defaults.Server),
+		User:         or(s.User, defaults.User),
+		PasswordFile: r.expand(or(s.PasswordFile, defaults.PasswordFile)),
+		TLSCA:        r.expand(or(s.TLSCA, defaults.TLSCA)),
+		Archive:      r.expand(or(s.Archive, defaults.Archive)),
+	}
+	if p := or(s.Password, defaults.Password); p != "" {
+		a.Password, a.HasPassword = credential.NewSecret(p), true
+	}
+	command := s.PasswordCommand
+	if command == nil {
+		command = defaults.PasswordCommand
+	}
+	var ok bool
+	if a.PasswordCommand, ok = commandOf(command); !ok {
+		return fail(fmt.Sprintf("password_command of [accounts.%s] is neither text nor a list of texts", name), "")
+	}
+	if t := or(s.Timeout, defaults.Timeout); t != "" {
+		d, err := time.ParseDuration(t)
+		if err != nil || d <= 0 {
+			return fail(fmt.Sprintf("timeout = %q is no time", t), `write it like "60s" or "2m"`)
+		}
+		a.Timeout = d
+	}
+	if a.Server == "" {
+		return fail(fmt.Sprintf("[accounts.%s] has no server", name), `server = "imaps://mail.example.org"`)
+	}
+	return a, nil
+}
+
+// commandOf reads a command that is a text or a list of texts.
+func commandOf(v any) ([]string, bool) {
+	switch v := v.(type) {
+	case nil:
+		return nil, true
+	case string:
+		return credential.Shell(v), v != ""
+	case []any:
+		var argv []string
+		for _, e := range v {
+			s, ok := e.(string)
+			if !ok {
+				return nil, false
+			}
+			argv = append(argv, s)
+		}
+		return argv, len(argv) > 0
+	}
+	return nil, false
+}
+
+// lineOf returns the line that begins an account's table, 0 if it is not
+// found.
+func (r reader) lineOf(name string) int {
+	n := 0
+	for line := range strings.Lines(r.text) {
+		n++
+		if t := strings.TrimSpace(line); strings.HasPrefix(t, "[") && strings.Contains(t, name) {
+			return n
+		}
+	}
+	return 0
+}
+
+func (r reader) expand(p string) string {
+	if rest, ok := strings.CutPrefix(p, "~/"); ok && r.home != "" {
+		return filepath.Join(r.home, rest)
+	}
+	return p
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,93 @@
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailstow/internal/config"
+)
+
+func write(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestReadAccounts(t *testing.T) {
+	f, err := config.Read(write(t, `
+archive = "~/mail"
+[defaults]
+timeout = "90s"
+[accounts.work]
+address = "me@example.com"
+server = "imaps://mail.example.com"
+user = "me"
+password_command = ["pass", "show", "work"]
+[accounts.isp]
+server = "pop3s://pop.isp.example"
+password_command = "pass show isp"
+timeout = "10s"
+`, 0o644), "/home/me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Archive != "/home/me/mail" || len(f.Accounts) != 2 {
+		t.Fatalf("file = %+v", f)
+	}
+	isp, work := f.Accounts[0], f.Accounts[1]
+	if isp.Name != "isp" || isp.Timeout != 10*time.Second || !slices.Equal(isp.PasswordCommand, []string{"sh", "-c", "pass show isp"}) {
+		t.Errorf("isp = %+v", isp)
+	}
+	if work.User != "me" || work.Timeout != 90*time.Second || !slices.Equal(work.PasswordCommand, []string{"pass", "show", "work"}) {
+		t.Errorf("work = %+v", work)
+	}
+}
+
+// A typing mistake must never mean "silently not backed up".
+func TestMistakesAreToldWithTheirLine(t *testing.T) {
+	const account = "[accounts.isp]\nserver = \"pop3s://pop.isp.example\"\n"
+	for _, tt := range []struct {
+		name, text string
+		line       int
+		want, hint string
+	}{
+		{"unknown account key", account + "pasword_command = \"x\"\n", 3, `there is no key "pasword_command" in [accounts.isp]`, "did you mean password_command?"},
+		{"unknown top key", "achive = \"x\"\n" + account, 1, `there is no key "achive"`, "did you mean archive?"},
+		{"no TOML", account + "user = \n", 3, "", ""},
+		{"bad timeout", account + "timeout = \"soon\"\n", 1, "soon", "60s"},
+		{"no server", "[accounts.isp]\nuser = \"x\"\n", 1, "no server", "server ="},
+		{"bad name", "[accounts.Isp]\nserver = \"x\"\n", 1, `"Isp"`, "small letters"},
+		{"command is a number", account + "password_command = 3\n", 1, "password_command", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := config.Read(write(t, tt.text, 0o600), "")
+			var e *config.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("error = %v, want a config.Error", err)
+			}
+			if e.Line != tt.line || !strings.Contains(e.Text, tt.want) || !strings.Contains(e.Hint, tt.hint) {
+				t.Errorf("line %d %q hint %q; want line %d %q hint %q", e.Line, e.Text, e.Hint, tt.line, tt.want, tt.hint)
+			}
+		})
+	}
+}
+
+func TestPasswordInAFileOthersCanReadIsRefused(t *testing.T) {
+	const text = "[accounts.a]\nserver = \"imaps://x\"\npassword = \"hunter2\"\n"
+	if _, err := config.Read(write(t, text, 0o600), ""); err != nil {
+		t.Errorf("mode 600: %v", err)
+	}
+	_, err := config.Read(write(t, text, 0o644), "")
+	var e *config.Error
+	if !errors.As(err, &e) || !strings.Contains(e.Hint, "chmod 600") {
+		t.Errorf("mode 644: %v, want a word on chmod", err)
+	}
+}
