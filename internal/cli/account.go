@@ -1,0 +1,355 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"mailstow/backup"
+	"mailstow/internal/config"
+	"mailstow/internal/credential"
+	"mailstow/internal/imapconn"
+	"mailstow/internal/imapwire"
+	"mailstow/internal/netconn"
+	"mailstow/internal/pop3conn"
+	"mailstow/mailbox"
+	"mailstow/maildir"
+)
+
+// The connections happen to have the methods that a backup wants.
+var (
+	_ backup.Source = (*imapconn.Conn)(nil)
+	_ backup.Source = (*pop3conn.Conn)(nil)
+)
+
+// account is one login that a command works on.
+type account struct {
+	name     string // what the user calls it
+	dir      string // its archive
+	protocol mailbox.Protocol
+	host     string
+	user     string
+	insecure bool // plain text to another machine, as the user insists
+	endpoint netconn.Endpoint
+	password func(context.Context) (credential.Secret, error)
+}
+
+// source names the server and login for the archive. Ports that stand for
+// the same server are left out; another port is another server.
+func (a *account) source() string {
+	_, port, _ := net.SplitHostPort(a.endpoint.Addr)
+	host := a.host
+	switch port {
+	case "143", "993", "110", "995":
+	default:
+		host = net.JoinHostPort(host, port)
+	}
+	return fmt.Sprintf("%s:%s@%s", a.protocol, a.user, host)
+}
+
+// open logs in.
+func (a *account) open(secret credential.Secret) func(context.Context) (backup.Source, error) {
+	return func(ctx context.Context) (backup.Source, error) {
+		if a.protocol == mailbox.POP3 {
+			return opened(pop3conn.Dial(ctx, a.endpoint, a.user, secret))
+		}
+		return opened(imapconn.Dial(ctx, a.endpoint, imapwire.Login{User: a.user, Password: secret}))
+	}
+}
+
+// opened keeps a nil connection from becoming a Source that is not nil.
+func opened[C backup.Source](c C, err error) (backup.Source, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func configFailed(what, do string) error {
+	return &problemError{problem: problem{what: what, do: do, status: exitConfig, code: "config"}}
+}
+
+// readConfig returns the config file, nil if there is none and none was asked
+// for.
+func (p *program) readConfig(c *cli.Context) (*config.File, error) {
+	home := p.Getenv("HOME")
+	if path := c.String("config"); path != "" {
+		f, err := config.Read(path, home)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, configFailed(err.Error(), "")
+		}
+		return f, err
+	}
+	for _, path := range config.Paths(p.Getenv) {
+		f, err := config.Read(path, home)
+		if !errors.Is(err, fs.ErrNotExist) || p.Getenv("MAILSTOW_CONFIG") != "" {
+			return f, err
+		}
+	}
+	return nil, nil
+}
+
+// archiveRoot returns the directory that holds a directory for each account.
+func (p *program) archiveRoot(c *cli.Context, cfg *config.File) string {
+	switch {
+	case c.String("to") != "":
+		return c.String("to")
+	case p.Getenv("MAILSTOW_ARCHIVE") != "":
+		return p.Getenv("MAILSTOW_ARCHIVE")
+	case cfg != nil && cfg.Archive != "":
+		return cfg.Archive
+	}
+	return filepath.Join(p.Getenv("HOME"), "mail-archive")
+}
+
+// accounts returns the accounts that the arguments name, or all of the config
+// file's.
+func (p *program) accounts(c *cli.Context) ([]*account, error) {
+	cfg, err := p.readConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	root := p.archiveRoot(c, cfg)
+	var found []*account
+	for _, arg := range c.Args().Slice() {
+		a, err := p.account(c, cfg, root, arg)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, a)
+	}
+	if c.NArg() == 0 {
+		if cfg == nil || len(cfg.Accounts) == 0 {
+			return nil, configFailed("no account is named, and no config file names one (looked for "+strings.Join(config.Paths(p.Getenv), ", ")+")",
+				"mailstow backup imaps://USER@HOST --to DIR")
+		}
+		for _, set := range cfg.Accounts {
+			a, err := p.configured(c, root, set)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, a)
+		}
+	}
+	return found, apart(found)
+}
+
+// apart makes sure that no two accounts share a directory.
+func apart(all []*account) error {
+	byDir := map[string]string{}
+	for _, a := range all {
+		if other, ok := byDir[a.dir]; ok {
+			return configFailed(fmt.Sprintf("%s and %s have the same directory in the archive: %s", other, a.name, a.dir), `give one of them another address = "..."`)
+		}
+		byDir[a.dir] = a.name
+	}
+	return nil
+}
+
+func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*account, error) {
+	if strings.Contains(arg, "://") {
+		a, err := p.fromURL(c, config.Account{TLSCA: "", Server: arg}, "")
+		if err != nil {
+			return nil, err
+		}
+		a.name = strings.TrimSuffix(a.dir, "/")
+		a.dir = filepath.Join(root, a.dir)
+		return a, nil
+	}
+	if cfg != nil {
+		for _, set := range cfg.Accounts {
+			if set.Name == arg || set.Address == arg {
+				return p.configured(c, root, set)
+			}
+		}
+	}
+	where := "there is no config file (looked for " + strings.Join(config.Paths(p.Getenv), ", ") + ")"
+	if cfg != nil {
+		where = "it is not in " + cfg.Path
+	}
+	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", arg, where), "name it there, or give the server: imaps://USER@HOST")
+}
+
+// configured makes an account of one in the config file.
+func (p *program) configured(c *cli.Context, root string, set config.Account) (*account, error) {
+	a, err := p.fromURL(c, set, set.Address)
+	if err != nil {
+		var pr *problemError
+		if errors.As(err, &pr) {
+			pr.what = set.Name + ": " + pr.what
+		}
+		return nil, err
+	}
+	if set.Archive != "" && c.String("to") == "" {
+		root = set.Archive
+	}
+	dir := set.Name
+	if set.Address != "" {
+		dir = set.Address
+	}
+	a.name, a.dir = set.Name, filepath.Join(root, maildir.PathOf(mailbox.NewName(dir)))
+	return a, nil
+}
+
+// schemes say what the beginning of a URL means.
+var schemes = map[string]struct {
+	protocol mailbox.Protocol
+	security netconn.Security
+	port     string
+}{
+	"imaps":         {mailbox.IMAP, netconn.Implicit, "993"},
+	"imap":          {mailbox.IMAP, netconn.Upgrade, "143"},
+	"imap+insecure": {mailbox.IMAP, netconn.Plain, "143"},
+	"pop3s":         {mailbox.POP3, netconn.Implicit, "995"},
+	"pop3":          {mailbox.POP3, netconn.Upgrade, "110"},
+	"pop3+insecure": {mailbox.POP3, netconn.Plain, "110"},
+}
+
+// fromURL makes an account of the URL in set.Server. Its dir is still
+// relative: the user's address, else USER@HOST.
+func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*account, error) {
+	u, err := url.Parse(set.Server)
+	if err != nil {
+		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", show(set.Server)), "write it like imaps://USER@HOST")
+	}
+	s, ok := schemes[u.Scheme]
+	if !ok || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
+		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", u.Redacted()),
+			"write it like imaps://USER@HOST; there are imaps, imap (STARTTLS), pop3s, pop3 (STLS), imap+insecure and pop3+insecure")
+	}
+	if _, hasPassword := u.User.Password(); hasPassword {
+		return nil, configFailed("the URL has a password in it, which everybody on this machine can see", "use --password-command, --password-file or MAILSTOW_PASSWORD")
+	}
+	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(c.String("user"), u.User.Username(), set.User, address)}
+	if a.user == "" {
+		return nil, configFailed("nobody is named to log in as", "imaps://USER@HOST, or --user USER")
+	}
+	a.dir = a.user
+	if !strings.Contains(a.user, "@") {
+		a.dir = a.user + "@" + a.host
+	}
+	a.dir = maildir.PathOf(mailbox.NewName(a.dir))
+	a.endpoint = netconn.Endpoint{Addr: net.JoinHostPort(u.Hostname(), first(u.Port(), s.port)), Security: s.security, Timeout: c.Duration("timeout")}
+	if set.Timeout > 0 && !c.IsSet("timeout") {
+		a.endpoint.Timeout = set.Timeout
+	}
+	if s.security == netconn.Plain {
+		if a.insecure = !loopback(a.host); a.insecure && !c.Bool("allow-insecure") {
+			return nil, configFailed(fmt.Sprintf("%s would send the password and all mail in plain text over the network", u.Scheme), "use "+strings.TrimSuffix(u.Scheme, "+insecure")+"s:// or, if there is no other way, --allow-insecure")
+		}
+	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(c.String("tls-ca"), set.TLSCA)); err != nil {
+		return nil, err
+	}
+	a.password = func(ctx context.Context) (credential.Secret, error) { return p.password(ctx, c, a, set) }
+	return a, nil
+}
+
+func first(candidates ...string) string {
+	for _, s := range candidates {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// loopback reports whether a host is this machine whatever a name server
+// says.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func tlsConfig(host, caFile string) (*tls.Config, error) {
+	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if caFile == "" {
+		return cfg, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, configFailed("the CA file cannot be read: "+err.Error(), "")
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, configFailed(caFile+" holds no certificate in PEM form", "")
+	}
+	cfg.RootCAs = pool
+	return cfg, nil
+}
+
+// password finds the account's password: what the command line says, then
+// the environment, then the config file, then the person at the terminal.
+func (p *program) password(ctx context.Context, c *cli.Context, a *account, set config.Account) (credential.Secret, error) {
+	own := "MAILSTOW_PASSWORD_" + strings.ToUpper(strings.ReplaceAll(set.Name, "-", "_"))
+	var secret credential.Secret
+	var err error
+	switch {
+	case c.String("password-command") != "":
+		secret, err = credential.FromCommand(ctx, credential.Shell(c.String("password-command")))
+	case c.String("password-file") == "-":
+		secret, err = credential.FromReader(p.Stdin, "standard input")
+	case c.String("password-file") != "":
+		secret, err = credential.FromFile(c.String("password-file"))
+	case set.Name != "" && p.Getenv(own) != "":
+		return credential.NewSecret(p.Getenv(own)), nil
+	case set.Name == "" && p.Getenv("MAILSTOW_PASSWORD") != "":
+		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
+	case len(set.PasswordCommand) > 0:
+		secret, err = credential.FromCommand(ctx, set.PasswordCommand)
+	case set.PasswordFile != "":
+		secret, err = credential.FromFile(set.PasswordFile)
+	case set.HasPassword:
+		return set.Password, nil
+	case p.Getenv("MAILSTOW_PASSWORD") != "":
+		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
+	default:
+		return p.ask(c, a)
+	}
+	if err != nil && !errors.Is(err, credential.ErrNotPrivate) {
+		err = &problemError{problem: problem{what: err.Error(), status: exitLogin, code: "auth_failed"}}
+	}
+	return secret, err
+}
+
+// ask asks the person at the terminal.
+func (p *program) ask(c *cli.Context, a *account) (credential.Secret, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil || c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin) {
+		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "use --password-command, --password-file or MAILSTOW_PASSWORD")
+	}
+	defer tty.Close()
+	fmt.Fprintf(tty, "Password for %s on %s (not stored): ", show(a.user), a.host)
+	b, err := term.ReadPassword(int(tty.Fd()))
+	fmt.Fprintln(tty)
+	if err != nil {
+		return credential.Secret{}, err
+	}
+	return credential.NewSecret(string(b)), nil
+}
+
+// loginFlags are the options that say how to reach a server.
+func loginFlags() []cli.Flag {
+	return []cli.Flag{
+		text("user", "login `NAME`, where the URL has none"),
+		text("password-command", "run `CMD`, read the password from its first line"),
+		text("password-file", "read the password from the first line of `FILE` (- is stdin)"),
+		text("tls-ca", "also trust the CA certificates in `FILE`"),
+		yes("allow-insecure", "let +insecure URLs reach other machines"),
+		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that is silent for `TIME`", Value: time.Minute},
+	}
+}

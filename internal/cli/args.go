@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// usageError is a wrong use of the command line.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
+// foreign says what options of other tools are called here.
+var foreign = map[string]string{
+	"dry":         "--dry-run",
+	"delete":      "nothing: a backup never deletes",
+	"delete1":     "nothing: a backup never deletes",
+	"delete2":     "nothing: a backup never deletes",
+	"host1":       "a URL such as imaps://user@host",
+	"user1":       "a URL such as imaps://user@host",
+	"password":    "--password-command, --password-file, MAILSTOW_PASSWORD or the prompt",
+	"password1":   "--password-command or --password-file",
+	"passfile1":   "--password-file",
+	"insecure":    "--tls-ca FILE for a private CA; nothing switches verification off",
+	"logfile":     "the shell: mailstow ... 2>FILE",
+	"debug":       "--verbose",
+	"noop":        "--dry-run",
+	"maildir":     "--to",
+	"destination": "--to",
+}
+
+// arrange puts arguments into the order that urfave/cli v2 understands:
+// command, options, "--", the rest. The library takes an option behind the
+// first argument for an argument, and drops it without a word.
+func arrange(app *cli.App, args []string) ([]string, error) {
+	cmd, rest := findCommand(app, args)
+	if cmd == nil {
+		return args, nil // the library tells what is wrong
+	}
+	takesValue := options(cmd)
+	a := arranger{cmd: cmd, takesValue: takesValue}
+	for len(rest) > 0 {
+		arg := rest[0]
+		rest = rest[1:]
+		switch {
+		case arg == "--":
+			a.words = append(a.words, rest...)
+			rest = nil
+		case len(arg) < 2 || arg[0] != '-':
+			a.words = append(a.words, arg)
+		default:
+			var err error
+			if rest, err = a.option(arg, rest); err != nil {
+				return nil, err
+			}
+		}
+	}
+	out := append([]string{cmd.Name}, a.options...)
+	return append(append(out, "--"), a.words...), nil
+}
+
+// findCommand returns the command that is named in args, and args without it.
+// Options may stand in front of it.
+func findCommand(app *cli.App, args []string) (*cli.Command, []string) {
+	for i, arg := range args {
+		if arg == "--" {
+			return nil, nil
+		}
+		if strings.HasPrefix(arg, "-") {
+			continue
+		}
+		for _, c := range app.Commands {
+			if c.HasName(arg) {
+				return c, slices.Concat(args[:i], args[i+1:])
+			}
+		}
+		if i == 0 {
+			return nil, nil
+		}
+	}
+	return nil, nil
+}
+
+// options returns the names of a command's options, and whether each takes a
+// value.
+func options(c *cli.Command) map[string]bool {
+	known := map[string]bool{"help": false, "h": false}
+	for _, f := range c.Flags {
+		value := true
+		if d, ok := f.(cli.DocGenerationFlag); ok {
+			value = d.TakesValue()
+		}
+		for _, name := range f.Names() {
+			known[name] = value
+		}
+	}
+	return known
+}
+
+type arranger struct {
+	cmd            *cli.Command
+	takesValue     map[string]bool
+	options, words []string
+}
+
+// option takes one option, and its value off rest if it has one there.
+func (a *arranger) option(arg string, rest []string) ([]string, error) {
+	name, _, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	value, known := a.takesValue[name]
+	switch {
+	case known && value && !inline:
+		if len(rest) == 0 {
+			return nil, &usageError{text: fmt.Sprintf("option %s needs a value", arg)}
+		}
+		a.options = append(a.options, arg+"="+rest[0])
+		return rest[1:], nil
+	case known:
+		a.options = append(a.options, arg)
+		return rest, nil
+	case !strings.HasPrefix(arg, "--") && a.bundle(arg[1:], rest):
+		return a.unbundle(arg[1:], rest), nil
+	}
+	e := &usageError{text: fmt.Sprintf("unknown option %s for `mailstow %s`", arg, a.cmd.Name)}
+	if ours := foreign[name]; ours != "" {
+		e.hint = "use " + ours
+	} else if near := cli.SuggestFlag(a.cmd.Flags, name, false); near != "" {
+		e.hint = "did you mean " + near + "?"
+	}
+	return nil, e
+}
+
+// bundle reports whether letters are one-letter options, as in -nv or -tDIR.
+func (a *arranger) bundle(letters string, rest []string) bool {
+	for i, r := range letters {
+		value, known := a.takesValue[string(r)]
+		if !known {
+			return false
+		}
+		if value {
+			return i+1 < len(letters) || len(rest) > 0
+		}
+	}
+	return true
+}
+
+func (a *arranger) unbundle(letters string, rest []string) []string {
+	for i, r := range letters {
+		if a.takesValue[string(r)] {
+			value := letters[i+1:]
+			if value == "" {
+				value, rest = rest[0], rest[1:]
+			}
+			a.options = append(a.options, "-"+string(r)+"="+value)
+			return rest
+		}
+		a.options = append(a.options, "-"+string(r))
+	}
+	return rest
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mailstow runs the program with arguments and an environment, without terminal.
+func mailstow(t *testing.T, env map[string]string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status = Run(t.Context(), Env{
+		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs,
+		Getenv: func(name string) string { return env[name] },
+	})
+	return status, out.String(), errs.String()
+}
+
+// urfave/cli v2 takes an option behind an argument for an argument, and
+// drops it: --dry-run would not be one.
+func TestOptionsCountWhereverTheyStand(t *testing.T) {
+	app := (&program{}).app()
+	for _, tt := range []struct{ in, want []string }{
+		{[]string{"backup", "work", "--dry-run"}, []string{"backup", "--dry-run", "--", "work"}},
+		{[]string{"--json", "backup", "work"}, []string{"backup", "--json", "--", "work"}},
+		{[]string{"backup", "a", "--to", "x", "b"}, []string{"backup", "--to=x", "--", "a", "b"}},
+		{[]string{"backup", "a", "--to=x"}, []string{"backup", "--to=x", "--", "a"}},
+		{[]string{"backup", "-nv", "a"}, []string{"backup", "-n", "-v", "--", "a"}},
+		{[]string{"backup", "a", "-t", "x"}, []string{"backup", "-t=x", "--", "a"}},
+		{[]string{"backup", "a", "-tx"}, []string{"backup", "-t=x", "--", "a"}},
+		{[]string{"backup", "-nt", "x", "a"}, []string{"backup", "-n", "-t=x", "--", "a"}},
+		{[]string{"backup", "--", "--dry-run"}, []string{"backup", "--", "--dry-run"}},
+		{[]string{"backup", "--to", "--dry-run"}, []string{"backup", "--to=--dry-run", "--"}},
+		{[]string{"list", "backup"}, []string{"list", "--", "backup"}},
+		{[]string{"backup", "-"}, []string{"backup", "--", "-"}},
+		{[]string{"-q", "verify"}, []string{"verify", "-q", "--"}},
+	} {
+		if got, err := arrange(app, tt.in); err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%q becomes %q, %v; want %q", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+func TestWrongUseIsTold(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"backup", "a", "--dry"}, "use --dry-run"},
+		{[]string{"backup", "a", "--dryrun"}, "did you mean --dry-run?"},
+		{[]string{"backup", "--to"}, "needs a value"},
+		{[]string{"bakcup"}, `there is no command "bakcup"`},
+		{[]string{"backup", "--password", "x"}, "--password-command"},
+		{[]string{"backup", "--timeout", "soon"}, "timeout"},
+		{[]string{"verify", "--subset", "8/7"}, "3/7"},
+		{[]string{"status", "--max-age", "x"}, "26h"},
+		{[]string{"list", "a", "b", "c"}, "takes an account and a folder"},
+		{[]string{"backup", "-nx"}, "unknown option -nx"},
+	} {
+		status, out, errs := mailstow(t, nil, tt.args...)
+		if status != exitUsage || !strings.Contains(errs, tt.want) || out != "" {
+			t.Errorf("%q: status %d, stderr %q, stdout %q; want %d and %q", tt.args, status, errs, out, exitUsage, tt.want)
+		}
+	}
+}
+
+func TestHelpListsWhatThereIs(t *testing.T) {
+	status, out, _ := mailstow(t, nil)
+	for _, c := range (&program{Env: Env{Getenv: func(string) string { return "" }}}).app().Commands {
+		if !strings.Contains(out, c.Name) || !strings.Contains(out, c.Usage) {
+			t.Errorf("the help does not name %s", c.Name)
+		}
+		if s, help, _ := mailstow(t, nil, c.Name, "--help"); s != exitOK || !strings.Contains(help, c.Usage) || !strings.Contains(help, "--json") {
+			t.Errorf("%s --help: status %d, %q", c.Name, s, help)
+		}
+	}
+	if status != exitOK {
+		t.Errorf("status = %d", status)
+	}
+}
+
+func TestMistakesInAccountsAreConfigErrors(t *testing.T) {
+	for _, tt := range []struct {
+		arg, want string
+	}{
+		{"work", "no account"},
+		{"imaps://mail.example.org", "nobody is named"},
+		{"imaps://me:secret@mail.example.org", "password in it"},
+		{"http://me@mail.example.org", "no URL of a mail server"},
+		{"imaps://", "no URL of a mail server"},
+		{"imap+insecure://me@mail.example.org", "plain text"},
+		{"pop3+insecure://me@192.0.2.1", "plain text"},
+	} {
+		status, _, errs := mailstow(t, map[string]string{"MAILSTOW_CONFIG": "/dev/null"}, "backup", tt.arg, "--to", t.TempDir())
+		if status != exitConfig || !strings.Contains(errs, tt.want) || strings.Contains(errs, "secret@") {
+			t.Errorf("%s: status %d, %q; want %d and %q", tt.arg, status, errs, exitConfig, tt.want)
+		}
+	}
+}
+
+func TestInterruptedIsTheSignalsStatus(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(Interrupted{Signal: 15})
+	if p := explain(ctx, "a", context.Canceled); p.status != 143 {
+		t.Errorf("status = %d, want 143", p.status)
+	}
+}
+
+// What a stranger writes must not reach the terminal as a command to it.
+func FuzzShownTextIsSafe(f *testing.F) {
+	f.Add("\x1b[2Jgone\r\n\x07\u0085\u202e")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, r := range show(s) {
+			if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+				t.Errorf("%q is shown as %q", s, show(s))
+			}
+		}
+	})
+}

@@ -1,0 +1,309 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"mailstow/backup"
+	"mailstow/internal/fingerprint"
+	"mailstow/internal/report"
+	"mailstow/mailbox"
+	"mailstow/maildir"
+)
+
+func (p *program) backupCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "backup",
+		Category:  everyDay,
+		Usage:     "copy mail from a server into the archive",
+		ArgsUsage: "[ACCOUNT|URL]...",
+		Description: `  mailstow backup imaps://me@mail.example.org --to ~/mail-archive
+  mailstow backup pop3s://me@mail.example.org   # an inbox over POP3
+  mailstow backup                               # every account in the config file
+
+Run it again at any time: it goes on where it stopped and copies only what is
+missing. Nothing is ever deleted, neither on the server nor in the archive.`,
+		Flags: append([]cli.Flag{
+			text("to", "archive `DIR`; each account gets a directory in it", "t"),
+			yes("dry-run", "show what would be copied, change nothing", "n"),
+			yes("new-archive", "begin a new archive where an earlier one has vanished"),
+			&cli.IntFlag{Name: "jobs", Usage: "accounts at the same time", Value: 4},
+		}, loginFlags()...),
+		Action: p.backup,
+	}
+}
+
+// archive gives the engine its interface.
+type archive struct{ *maildir.Intake }
+
+func (a archive) Begin() backup.Batch { return a.Intake.Begin() }
+
+// nothing is the archive of a dry run where there is none yet.
+type nothing struct{}
+
+func (nothing) Path(m mailbox.Mailbox) string { return maildir.PathOf(m.Name) }
+
+func (nothing) Known(context.Context, mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+	return nil, nil
+}
+
+func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+	return nil, nil
+}
+
+func (nothing) InArchive(context.Context, mailbox.Mailbox) (int, error) { return 0, nil }
+
+func (nothing) Begin() backup.Batch { panic("a dry run writes") }
+
+func (p *program) backup(c *cli.Context) error {
+	accounts, err := p.accounts(c)
+	if err != nil {
+		return err
+	}
+	out := p.newOutput(c, "backup", accounts)
+	outcomes := make([]outcome, len(accounts))
+	var g errgroup.Group
+	g.SetLimit(max(c.Int("jobs"), 1))
+	for i, a := range accounts {
+		g.Go(func() error {
+			outcomes[i] = p.backupOne(c, a, out)
+			out.accountDone(&outcomes[i])
+			return nil
+		})
+	}
+	g.Wait()
+	status := statusOf(outcomes)
+	out.finish(outcomes, status)
+	if status != exitOK {
+		return &saidError{status}
+	}
+	return nil
+}
+
+// outcome is how one account's run ended.
+type outcome struct {
+	account *account
+	dir     string // absolute
+	result  report.Result
+	found   maildir.Found
+	problem *problem // nil if all is well
+}
+
+func (o *outcome) status() int {
+	if o.problem == nil {
+		return exitOK
+	}
+	return o.problem.status
+}
+
+// word is the outcome in one word, as people and scripts read it.
+func (o *outcome) word() string {
+	switch o.status() {
+	case exitOK:
+		return "ok"
+	case exitIncomplete:
+		return "incomplete"
+	case exitLater:
+		return "skipped"
+	}
+	return "failed"
+}
+
+// statusOf makes one exit status of several: theirs if all failed in the same
+// way, else 'incomplete'.
+func statusOf(outcomes []outcome) int {
+	status := outcomes[0].status()
+	for _, o := range outcomes {
+		if s := o.status(); s >= 128 {
+			return s
+		} else if s != status {
+			status = exitIncomplete
+		}
+	}
+	return status
+}
+
+// backupOne backs up one account.
+func (p *program) backupOne(c *cli.Context, a *account, out *output) (o outcome) {
+	ctx := c.Context
+	o.account = a
+	err := p.pull(ctx, c, a, out, &o)
+	if err != nil {
+		pr := explain(ctx, a.name, err)
+		o.problem = &pr
+	}
+	return o
+}
+
+func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *output, o *outcome) error {
+	var err error
+	if o.dir, err = filepath.Abs(a.dir); err != nil {
+		return err
+	}
+	memory := p.memory()
+	if memory.vanished(o.dir) && !c.Bool("new-archive") {
+		return configFailed("the archive "+o.dir+" has vanished; nothing was created in its place",
+			"mount its disk; or, if it is really gone, begin a new one with --new-archive")
+	}
+	if c.Bool("dry-run") && !maildir.Exists(o.dir) {
+		return p.run(ctx, c, a, nothing{}, out, o)
+	}
+	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !c.Bool("dry-run"), Create: true})
+	if err != nil {
+		return archiveFailed(err)
+	}
+	defer ar.Close()
+	o.found = ar.Found()
+	in, err := ar.From(ctx, a.source())
+	if err != nil {
+		return archiveFailed(err)
+	}
+	if c.Bool("dry-run") {
+		return p.run(ctx, c, a, archive{in}, out, o)
+	}
+	if err := memory.remember(o.dir, ar.ID()); err != nil {
+		out.warn(a, "the archive cannot be remembered, so its disappearance would not be noticed: "+err.Error())
+	}
+	record := maildir.Run{Command: "backup", Source: a.source(), Started: time.Now()}
+	number, err := ar.BeginRun(ctx, record)
+	if err != nil {
+		return archiveFailed(err)
+	}
+	runErr := p.run(ctx, c, a, archive{in}, out, o)
+	if errors.As(runErr, new(*backup.ArchiveError)) {
+		ar.Abandon() // the next run looks for what this one left
+		return runErr
+	}
+	sum := o.result.Sum()
+	record.Ended, record.New, record.NewOctets, record.OnServer, record.Missing = time.Now(), sum.New, sum.Octets, sum.OnServer, o.result.Missing()
+	record.Result = "ok"
+	if runErr != nil {
+		record.Result, record.Reason = "failed", runErr.Error()
+		if errors.Is(runErr, backup.ErrIncomplete) {
+			record.Result = "incomplete"
+		}
+	}
+	err = ar.EndRun(context.WithoutCancel(ctx), number, record)
+	if err = errors.Join(err, ar.Close()); err != nil && runErr == nil {
+		return archiveFailed(err)
+	}
+	return runErr
+}
+
+// archiveFailed marks an error of the disk, unless it says what it is.
+func archiveFailed(err error) error {
+	for _, known := range []error{maildir.ErrLocked, maildir.ErrNewer, maildir.ErrNone} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	return &backup.ArchiveError{Err: err}
+}
+
+// run logs in and runs the engine.
+func (p *program) run(ctx context.Context, c *cli.Context, a *account, ar backup.Archive, out *output, o *outcome) error {
+	secret, err := a.password(ctx)
+	if err != nil {
+		return err
+	}
+	if a.insecure {
+		out.warn(a, "password and mail go over the network in plain text")
+	}
+	sink := &accountSink{out: out, account: a}
+	o.result, err = backup.Run(ctx, a.open(secret), ar, sink, backup.Options{DryRun: c.Bool("dry-run")})
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, backup.ErrIncomplete) {
+		return &problemError{incomplete(o.result, sink, err), err}
+	}
+	return &serverError{err}
+}
+
+// accountSink passes one account's events on, and keeps what failed for the
+// end.
+type accountSink struct {
+	out     *output
+	account *account
+
+	mu     sync.Mutex
+	failed []report.MessageFailed
+}
+
+func (s *accountSink) Report(e report.Event) {
+	if f, ok := e.(report.MessageFailed); ok {
+		s.mu.Lock()
+		s.failed = append(s.failed, f)
+		s.mu.Unlock()
+	}
+	s.out.event(s.account, e)
+}
+
+// shownFailures is how many messages and mailboxes an error names.
+const shownFailures = 5
+
+// incomplete says what is missing.
+func incomplete(result report.Result, sink *accountSink, cause error) problem {
+	sum := result.Sum()
+	p := problem{status: exitIncomplete, code: "incomplete", do: "nothing now, it is tried again on every run"}
+	var wrong []string
+	for _, t := range result.Tallies {
+		switch {
+		case t.Reason != "":
+			wrong = append(wrong, fmt.Sprintf("folder:  %s cannot be read: %s", t.Mailbox, t.Reason))
+		case t.OnServer != t.Listed:
+			wrong = append(wrong, fmt.Sprintf("folder:  %s has %s but the server listed %s; it does not count as done", t.Mailbox, messages(t.OnServer), count(t.Listed)))
+		}
+	}
+	for _, f := range sink.failed {
+		size := ""
+		if f.Size >= 0 {
+			size = ", " + octets(f.Size)
+		}
+		wrong = append(wrong, fmt.Sprintf("message: %s %s%s: %s", f.Mailbox, idName(f.ID), size, f.Reason))
+	}
+	p.what = fmt.Sprintf("%s of %s are missing from the archive", count(result.Missing()), messages(sum.OnServer))
+	if result.Missing() == 0 {
+		p.what = "some folders could not be checked in full"
+	}
+	if len(wrong) > shownFailures {
+		p.details = append(wrong[:shownFailures:shownFailures], fmt.Sprintf("...      and %s more: mailstow status --failed", count(len(wrong)-shownFailures)))
+	} else {
+		p.details = wrong
+	}
+	if joined, ok := cause.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			if !errors.Is(e, backup.ErrIncomplete) {
+				p.why = "the run ended early: " + e.Error()
+			}
+		}
+	}
+	return p
+}
+
+// idName shows a message's ID as people know it: a UID, or a POP3 unique-id.
+func idName(id mailbox.ID) string {
+	if uid, ok := uidOf(id); ok {
+		return fmt.Sprintf("uid %d", uid)
+	}
+	return string(id)
+}
+
+// uidOf returns the UID in an ID that came over IMAP.
+func uidOf(id mailbox.ID) (uint64, bool) {
+	validity, rest, ok := strings.Cut(string(id), ":")
+	if _, err := strconv.ParseUint(validity, 10, 32); !ok || err != nil {
+		return 0, false
+	}
+	uid, err := strconv.ParseUint(rest, 10, 32)
+	return uid, err == nil
+}

@@ -1,0 +1,170 @@
+// Package cli is the command line of mailstow: options in, engine calls,
+// events out, exit status back. It decides nothing about mail.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+)
+
+// Env is what a run of the program gets from outside.
+type Env struct {
+	Args   []string // without the program's name
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+	Getenv func(string) string
+}
+
+// Run runs the program and returns its exit status. When ctx ends with an
+// [Interrupted], that is the status.
+func Run(ctx context.Context, env Env) int {
+	p := &program{Env: env}
+	app := p.app()
+	args := env.Args
+	if len(args) == 0 || len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
+		p.rootHelp(app)
+		return exitOK
+	}
+	args, err := arrange(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, append([]string{"mailstow"}, args...))
+	}
+	if err == nil {
+		err = p.unknown
+	}
+	return p.finish(ctx, err)
+}
+
+// program is one run of mailstow.
+type program struct {
+	Env
+	unknown error // a command that does not exist
+}
+
+// terminal reports whether a stream is one, and a useful one.
+func (p *program) terminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && p.Getenv("TERM") != "dumb"
+}
+
+func (p *program) app() *cli.App {
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", DisableDefaultText: true}
+	cli.VersionPrinter = func(c *cli.Context) { fmt.Fprintln(c.App.Writer, "mailstow", c.App.Version) }
+	app := &cli.App{
+		Name:                      "mailstow",
+		Usage:                     "keep mail safe: back it up, prove that it is whole",
+		Version:                   version(),
+		Writer:                    p.Stdout,
+		ErrWriter:                 p.Stderr,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true, // a folder may be called "a,b"
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              usageFailed,
+		CommandNotFound: func(c *cli.Context, name string) {
+			e := &usageError{text: fmt.Sprintf("there is no command %q", name), hint: "mailstow --help lists them"}
+			if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
+				e.hint = near
+			}
+			p.unknown = e
+		},
+		Commands: []*cli.Command{
+			p.backupCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(),
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = usageFailed
+		c.HideHelpCommand = true
+		c.CustomHelpTemplate = commandHelp
+		c.Flags = append(c.Flags, commonFlags()...)
+	}
+	return app
+}
+
+func usageFailed(_ *cli.Context, err error, _ bool) error { return &usageError{text: err.Error()} }
+
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" && b.Main.Version != "(devel)" {
+		return b.Main.Version
+	}
+	return "0.1.0-dev"
+}
+
+const commandHelp = `mailstow {{.Name}} - {{.Usage}}
+
+Usage:  mailstow {{.Name}} [options]{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+
+{{.Description}}
+
+Options:{{range .VisibleFlags}}
+  {{.}}{{end}}
+`
+
+// rootHelp lists the commands in the order of use.
+func (p *program) rootHelp(app *cli.App) {
+	fmt.Fprintf(p.Stdout, "mailstow - %s\n\nTry it, no account needed:\n  mailstow demo\n\nWith an account, no config needed:\n  mailstow backup imaps://me@mail.example.org --to ~/mail-archive\n", app.Usage)
+	for _, group := range []string{everyDay, lookInside, other} {
+		fmt.Fprintf(p.Stdout, "\n%s\n", group)
+		for _, c := range app.Commands {
+			if c.Category == group {
+				fmt.Fprintf(p.Stdout, "  %-9s %s\n", c.Name, c.Usage)
+			}
+		}
+	}
+	fmt.Fprint(p.Stdout, "\nmailstow COMMAND --help shows examples and options.\n")
+}
+
+const (
+	everyDay   = "Every day"
+	lookInside = "Look inside"
+	other      = "Other"
+)
+
+// Options that mean the same everywhere.
+
+func text(name, usage string, aliases ...string) cli.Flag {
+	return &cli.StringFlag{Name: name, Usage: usage, Aliases: aliases}
+}
+
+func yes(name, usage string, aliases ...string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases, DisableDefaultText: true}
+}
+
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
+		text("config", "read `FILE` instead of ~/.config/mailstow/config.toml", "c"),
+		yes("quiet", "print errors only", "q"),
+		yes("verbose", "say more; without a terminal also what went well", "v"),
+		yes("json", "print JSON lines on stdout"),
+		yes("no-input", "never ask; fail with what is needed"),
+	}
+}
+
+// finish prints what is left to say and returns the exit status.
+func (p *program) finish(ctx context.Context, err error) int {
+	var said *saidError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &said):
+		return said.status
+	case errors.As(err, &usage):
+		fmt.Fprintln(p.Stderr, "mailstow:", show(usage.text))
+		if usage.hint != "" {
+			fmt.Fprintln(p.Stderr, " ", strings.TrimSpace(usage.hint))
+		}
+		return exitUsage
+	}
+	pr := explain(ctx, "", err)
+	pr.print(p.Stderr)
+	return pr.status
+}

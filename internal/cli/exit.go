@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"mailstow/backup"
+	"mailstow/internal/config"
+	"mailstow/internal/credential"
+	"mailstow/maildir"
+)
+
+// Exit statuses. Scripts rely on them: new ones are added, none is renumbered.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitIncomplete  = 3  // finished, but something is missing
+	exitUsage       = 64 // wrong use of the command line
+	exitDamaged     = 65 // the archive is damaged
+	exitUnavailable = 69 // the server could not be reached, or was lost before anything arrived
+	exitDisk        = 74 // the local disk is full or cannot be written
+	exitLater       = 75 // stopped on purpose: another run is active
+	exitLogin       = 77 // login refused
+	exitConfig      = 78 // configuration, or an archive that is not what it was
+)
+
+// Interrupted is the cause of a context that a signal ended.
+type Interrupted struct{ Signal syscall.Signal }
+
+func (i Interrupted) Error() string { return "interrupted by " + i.Signal.String() }
+
+// saidError is an error that the user has been told of.
+type saidError struct{ status int }
+
+func (e *saidError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+
+// problem is an error as the user reads it.
+type problem struct {
+	account string // "" where it concerns no account
+	what    string
+	server  string // what the server said
+	why, do string
+	details []string // further lines, with their own labels
+	status  int
+	code    string // for JSON
+}
+
+// print writes the problem in at most a few lines, the first of which makes
+// sense alone.
+func (p problem) print(w io.Writer) {
+	head := "mailstow: "
+	if p.account != "" {
+		head += show(p.account) + ": "
+	}
+	fmt.Fprintln(w, head+show(p.what))
+	for _, d := range p.details {
+		fmt.Fprintln(w, "  "+show(d))
+	}
+	for _, l := range []struct{ label, text string }{{"server:", p.server}, {"why:", p.why}, {"do:", p.do}} {
+		if l.text != "" {
+			fmt.Fprintf(w, "  %-8s%s\n", l.label, show(l.text))
+		}
+	}
+}
+
+// explain makes a problem of an error.
+func explain(ctx context.Context, account string, err error) problem {
+	p := problem{account: account, what: err.Error(), status: exitFailure, code: "failed"}
+	var ready *problemError
+	var interrupted Interrupted
+	var refused *credential.RefusedError
+	var disk *backup.ArchiveError
+	var cfg *config.Error
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.As(context.Cause(ctx), &interrupted):
+		p.what, p.status, p.code = interrupted.Error()+"; run it again to go on", 128+int(interrupted.Signal), "interrupted"
+	case errors.As(err, &ready):
+		p = ready.problem
+		p.account = account
+	case errors.As(err, &refused):
+		p.what = fmt.Sprintf("login refused by %s for user %q", refused.Server, refused.User)
+		p.server, p.status, p.code = refused.Answer, exitLogin, "auth_failed"
+		p.do = "check the user name and the password; some servers want the whole address as the name, some a password made for this program"
+	case errors.As(err, &cfg):
+		p.do, p.status, p.code = cfg.Hint, exitConfig, "config"
+	case errors.Is(err, credential.ErrNotPrivate):
+		p.do, p.status, p.code = "chmod 600 that file", exitConfig, "config"
+	case errors.Is(err, maildir.ErrLocked):
+		p.do, p.status, p.code = "nothing: it goes on when the other run is done", exitLater, "locked"
+	case errors.Is(err, maildir.ErrNewer):
+		p.do, p.status, p.code = "use the newer program; nothing was changed", exitConfig, "config"
+	case errors.Is(err, maildir.ErrNone):
+		p.do, p.status, p.code = "check the path; mailstow backup makes an archive", exitConfig, "config"
+	case errors.As(err, &cert):
+		p.what, p.why = "the server's certificate is not valid for it", cert.Err.Error()
+		p.do = "use the name in the certificate, or trust its CA: --tls-ca FILE"
+		p.status, p.code = exitUnavailable, "tls_untrusted"
+	case errors.As(err, &disk) || isDisk(err):
+		explainDisk(&p, err)
+	case errors.Is(err, backup.ErrIncomplete):
+		p.status, p.code = exitIncomplete, "incomplete"
+	case errors.As(err, new(*serverError)):
+		p.status, p.code = exitUnavailable, "not_reachable"
+	}
+	return p
+}
+
+// serverError is an error of the connection to a server.
+type serverError struct{ err error }
+
+func (e *serverError) Error() string { return e.err.Error() }
+func (e *serverError) Unwrap() error { return e.err }
+
+// problemError carries a problem that is ready to be printed.
+type problemError struct {
+	problem
+	cause error // nil where the problem itself is the error
+}
+
+func (e *problemError) Error() string { return e.what }
+func (e *problemError) Unwrap() error { return e.cause }
+
+// isDisk reports whether an error is of the local disk.
+func isDisk(err error) bool {
+	return errors.As(err, new(*fs.PathError)) || isFull(err)
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), "SQLITE_FULL") || strings.Contains(err.Error(), "disk is full")
+}
+
+func explainDisk(p *problem, err error) {
+	p.status, p.code = exitDisk, "not_writable"
+	p.what = "the archive cannot be written: " + err.Error()
+	p.do = "see that the disk is there and can be written; nothing is broken, the next run goes on"
+	if isFull(err) {
+		p.code = "disk_full"
+		p.do = "make room or move the archive; nothing is broken, the next run goes on"
+	}
+}

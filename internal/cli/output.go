@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/report"
+)
+
+// output shows a run: as text, as JSON lines, or not at all. It may be used
+// by several goroutines.
+type output struct {
+	p        *program
+	command  string
+	dryRun   bool
+	quiet    bool
+	verbose  bool
+	terminal bool // stdout is one
+	started  time.Time
+
+	mu       sync.Mutex
+	json     *jsonLines         // nil for text
+	progress *progress          // nil where none is drawn
+	state    map[*account]*tick // of the accounts that run
+}
+
+// tick is how far an account's run has come.
+type tick struct {
+	started    time.Time
+	total      report.Planned
+	mailbox    string
+	done       int
+	doneOctets int64
+	failed     int
+}
+
+func (p *program) newOutput(c *cli.Context, command string, accounts []*account) *output {
+	o := &output{
+		p: p, command: command, dryRun: c.Bool("dry-run"),
+		quiet: c.Bool("quiet"), verbose: c.Bool("verbose"), terminal: p.terminal(p.Stdout),
+		started: time.Now(), state: map[*account]*tick{},
+	}
+	if c.Bool("json") {
+		o.json = newJSONLines(p.Stdout)
+		o.json.start(command, accounts, o.dryRun, o.started)
+	} else if p.terminal(p.Stderr) && !o.quiet && p.Getenv("MAILSTOW_PROGRESS") != "off" {
+		o.progress = &progress{w: p.Stderr}
+	}
+	return o
+}
+
+// event shows what an engine reports.
+func (o *output) event(a *account, e report.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t := o.state[a]
+	if t == nil {
+		t = &tick{started: time.Now()}
+		o.state[a] = t
+	}
+	switch e := e.(type) {
+	case report.Planned:
+		t.total, t.started = e, time.Now()
+	case report.MailboxStarted:
+		t.mailbox = e.Mailbox.String()
+	case report.MessageArrived:
+		t.done++
+		t.doneOctets += e.Size
+	case report.MessageFailed:
+		t.failed++
+	case report.Reconnecting:
+		if o.json == nil && (o.verbose || o.progress != nil) {
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: connection lost (%s); login %d", show(a.name), show(e.Err.Error()), e.Try))
+		}
+	case report.Rebuilt:
+		if o.json == nil && !o.quiet {
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s was rebuilt by the server: recognised %s, new %s", show(a.name), show(e.Mailbox.String()), count(e.Recognised), count(e.Download)))
+		}
+	}
+	if o.json != nil {
+		o.json.event(a, e, t, o.verbose, o.quiet)
+	} else if o.progress != nil {
+		o.progress.draw(a.name, t)
+	}
+}
+
+// line writes a line above the progress.
+func (o *output) line(w io.Writer, text string) {
+	if o.progress != nil {
+		o.progress.clear()
+	}
+	fmt.Fprintln(w, text)
+}
+
+// warn tells of something that does not end the run.
+func (o *output) warn(a *account, text string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.json != nil {
+		o.json.warning(a, text)
+		return
+	}
+	o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: warning: %s", show(a.name), show(text)))
+}
+
+// accountDone shows how an account's run ended.
+func (o *output) accountDone(r *outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.state, r.account)
+	if o.json != nil {
+		o.json.accountEnd(r)
+		return
+	}
+	if o.progress != nil {
+		o.progress.clear()
+	}
+	if r.problem != nil {
+		if r.status() == exitLater && !o.terminal && !o.verbose {
+			return // cron: the other run is at work
+		}
+		r.problem.print(o.p.Stderr)
+	}
+}
+
+// finish shows the sum of all accounts.
+func (o *output) finish(outcomes []outcome, status int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.json != nil {
+		o.json.summary(outcomes, status, time.Since(o.started))
+		return
+	}
+	if o.dryRun {
+		for i := range outcomes {
+			if !o.quiet {
+				showPlan(o.p.Stdout, &outcomes[i])
+			}
+		}
+		return
+	}
+	if !o.quiet && (o.terminal || o.verbose) {
+		if len(outcomes) == 1 {
+			showOne(o.p.Stdout, &outcomes[0])
+		} else {
+			showAll(o.p.Stdout, outcomes)
+		}
+	}
+	if len(outcomes) > 1 && status != exitOK {
+		fmt.Fprintf(o.p.Stderr, "mailstow: %s finished: %s (exit %d)\n", o.command, tallyWords(outcomes), status)
+	}
+}

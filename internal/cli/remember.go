@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mailstow/maildir"
+)
+
+// memory is where the user's archives are remembered: a directory with a
+// file for each. An archive that has vanished, because its disk is not
+// mounted, must not be begun anew in its place.
+type memory struct{ dir string }
+
+// memory returns the memory in the user's state directory; without one,
+// nothing is remembered.
+func (p *program) memory() memory {
+	state := p.Getenv("XDG_STATE_HOME")
+	if home := p.Getenv("HOME"); state == "" && home != "" {
+		state = filepath.Join(home, ".local", "state")
+	}
+	if state == "" {
+		return memory{}
+	}
+	return memory{filepath.Join(state, "mailstow", "archives")}
+}
+
+func (m memory) file(archive string) string {
+	sum := sha256.Sum256([]byte(archive))
+	return filepath.Join(m.dir, hex.EncodeToString(sum[:8]))
+}
+
+// remember notes an archive under its absolute path.
+func (m memory) remember(archive, id string) error {
+	if m.dir == "" {
+		return nil
+	}
+	text := id + " " + archive + "\n"
+	if old, err := os.ReadFile(m.file(archive)); err == nil && string(old) == text {
+		return nil
+	}
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return err
+	}
+	tmp := fmt.Sprintf("%s.%d", m.file(archive), os.Getpid())
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, m.file(archive))
+}
+
+// vanished reports whether an archive is remembered that is no longer there:
+// this very one, or all that stood beside it.
+func (m memory) vanished(archive string) bool {
+	if m.dir == "" || maildir.Exists(archive) {
+		return false
+	}
+	if _, err := os.Stat(m.file(archive)); err == nil {
+		return true
+	}
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return false
+	}
+	beside := 0
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(m.dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		_, other, _ := strings.Cut(strings.TrimSuffix(string(b), "\n"), " ")
+		if filepath.Dir(other) != filepath.Dir(archive) {
+			continue
+		}
+		if maildir.Exists(other) {
+			return false
+		}
+		beside++
+	}
+	return beside > 0
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// progress draws one line over and over.
+type progress struct {
+	w     io.Writer
+	last  time.Time
+	drawn int // columns of the line that stands there
+}
+
+// draw shows how far an account has come, at most ten times a second.
+func (p *progress) draw(name string, t *tick) {
+	if time.Since(p.last) < 100*time.Millisecond || t.total.New == 0 {
+		return
+	}
+	p.last = time.Now()
+	elapsed := time.Since(t.started)
+	rate := float64(t.doneOctets) / max(elapsed.Seconds(), 0.001)
+	part := float64(t.doneOctets) / max(float64(t.total.NewOctets), 1)
+	left := "-"
+	if part > 0 && part <= 1 {
+		left = clock(time.Duration(float64(elapsed) * (1 - part) / part))
+	}
+	line := fmt.Sprintf("[%s]  %s  %5.1f%%  %s / %s   %s / %s   %s/s   ETA %s   %s", clock(elapsed), show(name), min(100*part, 100),
+		count(t.done), count(t.total.New), octets(t.doneOctets), octets(t.total.NewOctets), octets(int64(rate)), left, show(t.mailbox))
+	if t.failed > 0 {
+		line += fmt.Sprintf("   %s failed", count(t.failed))
+	}
+	fmt.Fprint(p.w, "\r"+line+strings.Repeat(" ", max(p.drawn-width(line), 0)))
+	p.drawn = width(line)
+}
+
+func (p *progress) clear() {
+	if p.drawn > 0 {
+		fmt.Fprint(p.w, "\r"+strings.Repeat(" ", p.drawn)+"\r")
+		p.drawn = 0
+	}
+}
+
+// showOne shows the outcome of the only account.
+func showOne(w io.Writer, r *outcome) {
+	if r.problem != nil && len(r.result.Tallies) == 0 {
+		return // the error has said it all
+	}
+	sum := r.result.Sum()
+	var news []string
+	if sum.New > 0 {
+		news = append(news, fmt.Sprintf("%s, %s in %s", strings.Replace(messages(sum.New), " ", " new ", 1), octets(sum.Octets), clock(r.result.Duration)))
+	}
+	if sum.Again > 0 {
+		news = append(news, fmt.Sprintf("%s recognised", count(sum.Again)))
+	}
+	if sum.Flags > 0 {
+		news = append(news, fmt.Sprintf("flags of %s brought in step", messages(sum.Flags)))
+	}
+	if len(news) == 0 {
+		news = append(news, "nothing new")
+	}
+	if sum.Removed > 0 {
+		news = append(news, fmt.Sprintf("%s left out that you removed from the archive", count(sum.Removed)))
+	}
+	fmt.Fprintf(w, "%s   %s   %s\n", show(r.account.name), r.word(), strings.Join(news, "; "))
+	state := "every message written, flushed and hashed"
+	if n := r.result.Missing(); n > 0 {
+		state = fmt.Sprintf("%s still missing", count(n))
+	}
+	fmt.Fprintf(w, "  archive   %s   %s, %s, %s\n", show(r.dir), folders(len(r.result.Tallies)), messages(sum.InArchive), state)
+	if n := r.found.Adopted; n > 0 {
+		fmt.Fprintf(w, "  found     %s in the archive that the index did not know\n", messages(n))
+	}
+	if n := r.found.Removed; n > 0 {
+		fmt.Fprintf(w, "  removed   %s gone from the archive; the server's copy is not fetched again\n", messages(n))
+	}
+}
+
+// showAll shows the outcomes of several accounts.
+func showAll(w io.Writer, outcomes []outcome) {
+	t := table{head: []string{"account", "result", ">new", ">size", ">in archive", ">on server", ">missing"}}
+	for i := range outcomes {
+		r := &outcomes[i]
+		if len(r.result.Tallies) == 0 {
+			t.add(show(r.account.name), r.word(), "-", "-", "-", "-", "-")
+			continue
+		}
+		sum := r.result.Sum()
+		t.add(show(r.account.name), r.word(), count(sum.New), octets(sum.Octets), count(sum.InArchive), count(sum.OnServer), count(r.result.Missing()))
+	}
+	fmt.Fprint(w, t.String())
+	fmt.Fprintf(w, "\n%s.\n", tallyWords(outcomes))
+}
+
+// tallyWords counts outcomes: "2 ok, 1 incomplete".
+func tallyWords(outcomes []outcome) string {
+	n := map[string]int{}
+	for i := range outcomes {
+		n[outcomes[i].word()]++
+	}
+	var words []string
+	for _, word := range []string{"ok", "skipped", "incomplete", "failed"} {
+		if n[word] > 0 {
+			words = append(words, fmt.Sprintf("%d %s", n[word], word))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// showPlan shows what a dry run found.
+func showPlan(w io.Writer, r *outcome) {
+	if len(r.result.Tallies) == 0 {
+		return
+	}
+	wanted, wantedOctets := 0, int64(0)
+	t := table{head: []string{"folder", ">on server", ">in archive", ">would copy", ">size"}}
+	for _, m := range r.result.Tallies {
+		if m.Reason != "" {
+			t.add(show(m.Mailbox.String()), "-", "-", "cannot be read", "")
+			continue
+		}
+		wanted += m.New
+		wantedOctets += m.Octets
+		t.add(show(m.Mailbox.String()), count(m.OnServer), count(m.Kept+m.Again), count(m.New), octets(m.Octets))
+	}
+	fmt.Fprintf(w, "%s: would copy %s, %s, and change nothing on the server\n", show(r.account.name), messages(wanted), octets(wantedOctets))
+	for line := range strings.Lines(t.String()) {
+		fmt.Fprint(w, "  "+line)
+	}
+	fmt.Fprintln(w, "Nothing was written.")
+}
