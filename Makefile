@@ -1,0 +1,42 @@
+# What it takes to work on mailstow. `make test` is all that CI runs.
+
+GO ?= go
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: build demo test quick lint vuln fuzz bench memory clean
+
+build: ## one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/mailstow .
+
+demo: build ## the main job, on sample mail
+	bin/mailstow demo
+
+test: ## everything that must pass; gets mail servers where it may
+	bash internal/mailtest/install.sh
+	$(MAKE) --no-print-directory lint
+	$(GO) test -race -timeout 12m ./...
+
+quick: ## the tests that need no server
+	$(GO) test -short ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "these files are not gofmt-ed"; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+vuln: ## needs the network
+	$(GOVULNCHECK) ./...
+
+FUZZTIME ?= 60s
+fuzz: ## what strangers send
+	bash internal/fuzz.sh $(FUZZTIME)
+
+bench: build ## speed beside mbsync; see docs/performance.md
+	bash bench/bench.sh
+
+memory: ## a message of 1 GiB in flat memory
+	MAILSTOW_TEST_BIG=1 $(GO) test -v -run 'TestHugeMessage' -timeout 20m ./internal/cli
+
+clean:
+	rm -rf bin
