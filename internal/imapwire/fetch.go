@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ func (c *Conn) startFetch(seq string, line []byte) error {
 	}
 	return c.readItems(&fetchResponse{seq: seq}, &scanner{conn: c, line: line, pos: i + 1})
 }
+
+// maxItems bounds the items of one response.
+const maxItems = 100
 
 var errBadFetch = errors.New("the server sends a FETCH response that cannot be read")
 
@@ -63,6 +67,9 @@ func (c *Conn) readItems(f *fetchResponse, s *scanner) error {
 			continue
 		}
 		value, err := s.value()
+		if err == nil && len(f.items) > maxItems {
+			err = errBadFetch
+		}
 		if err != nil {
 			f.drop()
 			return err
@@ -110,31 +117,89 @@ func (f *fetchResponse) take(name, value string) {
 // quoteLiteral spells a short string as a literal, which may hold any octet.
 func quoteLiteral(s string) string { return fmt.Sprintf("{%d}\r\n%s", len(s), s) }
 
+// lastOctet reads the last octet of a body, and gives it to the library only
+// if the response goes on behind it as a response must: else the announced
+// size was wrong, and what was taken for the body is not.
+func (c *Conn) lastOctet() error {
+	octet, err := c.br.ReadByte()
+	if err != nil {
+		return unexpectedEOF(err)
+	}
+	c.left = 0
+	if err := c.readBehind(); err != nil {
+		return err
+	}
+	c.out = []byte{octet}
+	return nil
+}
+
+var errWrongLiteral = errors.New("the server sends a message in another length than it announces")
+
+// readBehind reads the line behind a body, and checks that it may be one.
+func (c *Conn) readBehind() (err error) {
+	if c.rest, err = c.readLineCopy(); err != nil {
+		return unexpectedEOF(err)
+	}
+	s := &scanner{conn: c, line: c.rest}
+	s.skipSpaces()
+	if s.peek() == ')' {
+		return nil
+	}
+	name := s.itemName()
+	if s.line[0] == ' ' && (strings.HasPrefix(name, "BODY[") || strings.HasPrefix(name, "X-") || slices.Contains(itemNames, name)) {
+		return nil
+	}
+	return errWrongLiteral
+}
+
+// itemNames are what may follow a body in a FETCH response.
+var itemNames = []string{"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "MODSEQ", "EMAILID", "THREADID", "SAVEDATE"}
+
+// goOn reads what follows a body that was passed through.
+func (c *Conn) goOn(f *fetchResponse) error {
+	c.fetch = nil
+	return c.readItems(f, &scanner{conn: c, line: c.rest})
+}
+
 // takeBody begins a body of n octets. It is passed through if its UID is
 // known, else read into a file.
 func (c *Conn) takeBody(f *fetchResponse, name string, n int64) (passing bool, err error) {
 	f.hasBody = true
 	if f.uid != "" {
+		if n == 0 {
+			if err := c.readBehind(); err != nil {
+				return false, err
+			}
+		}
 		f.items = append(f.items, fmt.Sprintf("%s {%d}\r\n", name, n))
 		c.out = f.flush()
 		c.body, c.left, c.fetch = c.br, n, f
 		return true, nil
 	}
-	if f.spool != nil {
+	if f.spool != nil || n > maxSpool {
 		_, err = io.CopyN(io.Discard, c.br, n)
 		return false, unexpectedEOF(err)
 	}
 	if f.spool, err = os.CreateTemp("", "mailstow-body-"); err != nil {
-		return false, err
+		return false, errSpool(err)
 	}
 	os.Remove(f.spool.Name())
 	f.spoolName, f.spoolSize = name, n
 	if _, err = io.CopyN(f.spool, c.br, n); err != nil {
 		f.drop()
-		return false, unexpectedEOF(err)
+		return false, errSpool(unexpectedEOF(err))
 	}
 	_, err = f.spool.Seek(0, io.SeekStart)
 	return false, err
+}
+
+// maxSpool bounds a body that waits for its UID. A longer one is left out.
+const maxSpool = 1 << 30
+
+// errSpool hides that an error may be of the disk for temporary files: it is
+// none of the archive's.
+func errSpool(err error) error {
+	return fmt.Errorf("a message cannot be kept until its UID comes: %v", err)
 }
 
 // flush returns the items that wait, behind the response's beginning if the

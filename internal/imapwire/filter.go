@@ -83,8 +83,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 			n := copy(p, c.out)
 			c.out = c.out[n:]
 			return n, nil
+		case c.left == 1 && c.fetch != nil:
+			c.fail(c.lastOctet())
 		case c.left > 0:
-			n, err := c.body.Read(p[:min(int64(len(p)), c.left)])
+			n, err := c.body.Read(p[:min(int64(len(p)), max(c.left-1, 1))])
 			c.left -= int64(n)
 			if n > 0 {
 				return n, nil
@@ -120,13 +122,12 @@ func (c *Conn) Err() error {
 
 // next reads one response and puts its repaired form into out.
 func (c *Conn) next() error {
+	if f := c.fetch; f != nil {
+		return c.goOn(f)
+	}
 	line, err := c.readLine()
 	if err != nil {
 		return err
-	}
-	if f := c.fetch; f != nil {
-		c.fetch = nil
-		return c.readItems(f, &scanner{conn: c, line: bytes.Clone(line)})
 	}
 	if len(bytes.TrimSpace(line)) == 0 {
 		return nil
@@ -216,6 +217,12 @@ func repairStatus(s string) string {
 }
 
 func plainText(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
 	if s = strings.Trim(s, " "); s == "" {
 		return "(no text)"
 	}

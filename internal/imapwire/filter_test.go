@@ -33,7 +33,7 @@ func TestLibrarySurvivesStrangeAnswers(t *testing.T) {
 	for _, strange := range []string{
 		"* XUNKNOWN something\r\n", "* XUNKNOWN {5}\r\na\r\nb\r\n", "* VANISHED 1:4\r\n", "* LSUB () \"/\" x\r\n", "\r\n", "*\r\n", "* \r\n",
 		"* OK []\r\n", "* OK [Error=\"x y\"] hm\r\n", "* OK [PERMANENTFLAGS (\\* a]b )] ok\r\n", "* OK [UIDNEXT 99999999999] big\r\n",
-		"* OK [UIDVALIDITY 1]\r\n", "* OK\r\n", "* 3 EXISTS \r\n", "* 99999999999 EXISTS\r\n", "* FLAGS (a \\Seen OIB-Seen-[Gmail]/All Mail \x80)\r\n",
+		"* OK [UIDVALIDITY 1]\r\n", "* OK\r\n", "* OK a\rb\x1b[2J\r\n", "* 3 EXISTS \r\n", "* 99999999999 EXISTS\r\n", "* FLAGS (a \\Seen OIB-Seen-[Gmail]/All Mail \x80)\r\n",
 		"* CAPABILITY IMAP4rev2\r\n", "* OK [CAPABILITY IMAP4rev1 IMAP4rev2] x\r\n", "* 1 FETCH (X-GM-MSGID 12345 FLAGS ())\r\n",
 		"* 1 FETCH (UID 1 INTERNALDATE NIL RFC822.SIZE -4 X (a (b \"c)\")) FLAGS (ok \\Seen b]d))\r\n", "* 1 FETCH ()\r\n", "* 1 FETCH\r\n",
 		"* 1 FETCH (UID 4 INTERNALDATE \"00-Jan-0000 00:00:00 +0000\" ENVELOPE (NIL {3}\r\na\"b NIL))\r\n", "* ESEARCH\r\n",
@@ -113,6 +113,23 @@ func TestConnectionLostInsideBodyIsAnError(t *testing.T) {
 		c, _ := client(t, s)
 		if _, err := fetch(c); err == nil {
 			t.Errorf("no error after %q", answer)
+		}
+	}
+}
+
+// A literal of another length than announced must not pass for a message:
+// octets of the protocol would be in it, or some of its own missing.
+func TestLiteralOfAnotherLengthIsAnError(t *testing.T) {
+	for _, answer := range []string{
+		"* 1 FETCH (UID 7 BODY[] {9}\r\nhello)\r\n* 2 FETCH (UID 8 BODY[] {5}\r\nworld)\r\nTAG OK done\r\n",
+		"* 1 FETCH (UID 7 BODY[] {3}\r\nhello)\r\nTAG OK done\r\n",
+		"* 1 FETCH (UID 7 BODY[] {0}\r\nhello)\r\nTAG OK done\r\n",
+		"* 1 FETCH (UID 7 BODY[] {3}\r\nhel UIX 4)\r\nTAG OK done\r\n",
+	} {
+		s := &scripted{answers: map[string]string{"UID FETCH": answer}}
+		c, _ := client(t, s)
+		if got, err := fetch(c); err == nil || len(got) != 0 {
+			t.Errorf("after %q: got %v, %v", answer, got, err)
 		}
 	}
 }

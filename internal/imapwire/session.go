@@ -49,6 +49,7 @@ type Conn struct {
 	left   int64          // octets of body that are still to come
 	after  []byte         // goes out behind body
 	fetch  *fetchResponse // the response that body belongs to, if it goes on
+	rest   []byte         // the line behind body, if it has been read
 	last   fetchResponse  // the last FETCH response that was held back for want of a body
 	failed error          // why reading has ended, with the server's last words
 
