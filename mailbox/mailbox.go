@@ -5,6 +5,7 @@
 package mailbox
 
 import (
+	"errors"
 	"strings"
 	"time"
 )
@@ -68,6 +69,10 @@ type Mailbox struct {
 // made an ID can read it. See RFC 9051 section 2.3.1.1 (UID, UIDVALIDITY) and
 // RFC 1939 section 7 (UIDL).
 type ID string
+
+// ErrRebuilt says that a server gave the messages of a mailbox new IDs since
+// they were listed: its UIDVALIDITY has changed.
+var ErrRebuilt = errors.New("the server rebuilt the mailbox during the run (UIDVALIDITY changed)")
 
 // Message describes a message without its content.
 type Message struct {

@@ -11,7 +11,6 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 	"golang.org/x/sync/errgroup"
 
-	"mailstow/internal/retry"
 	"mailstow/mailbox"
 )
 
@@ -179,7 +178,7 @@ func (c *Conn) open(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Messa
 			return nil, err
 		}
 		if validity != sel.UIDValidity {
-			return nil, retry.Permanent(ErrRebuilt)
+			return nil, mailbox.ErrRebuilt
 		}
 		byUID[uid] = &msgs[i]
 	}

@@ -22,9 +22,12 @@ import (
 	"mailstow/mailbox"
 )
 
-// ErrRebuilt is returned when a mailbox was recreated on the server since it
-// was listed, so that the IDs no longer name the same messages.
-var ErrRebuilt = errors.New("the server rebuilt the mailbox during the run (UIDVALIDITY changed)")
+// ErrTooMuch is returned when a server lists far more than it can have.
+var ErrTooMuch = errors.New("the server lists without end")
+
+// maxMailboxes bounds the mailboxes of an account, and unannounced messages
+// of one of them.
+const maxMailboxes = 100_000
 
 // Conn is a logged-in connection. It is used by one goroutine at a time.
 type Conn struct {
@@ -50,10 +53,10 @@ func Dial(ctx context.Context, e netconn.Endpoint, login imapwire.Login) (*Conn,
 // logoutTimeout bounds the wait for an answer that nothing depends on.
 const logoutTimeout = 5 * time.Second
 
-// Close logs out and closes the connection. What was read before is not in
-// doubt whatever the server answers.
-func (c *Conn) Close() error {
-	if c.wire.Err() == nil {
+// Close logs out, if the work is finished, and closes the connection. What
+// was read before is not in doubt whatever the server answers.
+func (c *Conn) Close(finished bool) error {
+	if finished && c.wire.Err() == nil {
 		stop := time.AfterFunc(logoutTimeout, func() { c.wire.Close() })
 		defer stop.Stop()
 		c.client.Logout().Wait()
@@ -74,9 +77,16 @@ func (c *Conn) Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error) {
 	if c.wire.HasCap("SPECIAL-USE") && c.wire.HasCap("LIST-EXTENDED") {
 		options = &imap.ListOptions{ReturnSpecialUse: true}
 	}
-	list, err := c.client.List("", "*", options).Collect()
-	if err != nil {
-		return nil, c.explain(ctx, err)
+	cmd := c.client.List("", "*", options)
+	var list []*imap.ListData
+	for l := cmd.Next(); l != nil; l = cmd.Next() {
+		if list = append(list, l); len(list) > maxMailboxes {
+			c.wire.Close()
+			return nil, ErrTooMuch
+		}
+	}
+	if err := cmd.Close(); err != nil {
+		return nil, fmt.Errorf("list mailboxes: %w", c.explain(ctx, err))
 	}
 	var found []mailbox.Mailbox
 	for _, l := range list {
@@ -153,6 +163,10 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox) (mailbox.Listing, er
 			return
 		}
 		seen[b.UID] = true
+		if len(l.Messages) > int(c.client.Mailbox().NumMessages)+maxMailboxes {
+			c.wire.Close()
+			return
+		}
 		l.Messages = append(l.Messages, mailbox.Message{ID: formatID(sel.UIDValidity, b.UID), Size: -1, Flags: flags(b.Flags)})
 	}
 	if sel.NumMessages > 0 {

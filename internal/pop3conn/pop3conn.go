@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/knadh/go-pop3"
 
@@ -75,14 +76,20 @@ func passes(err error) bool {
 	})
 }
 
-// Close ends the session. Nothing was marked for deletion, so the server's
-// answer does not matter.
-func (c *Conn) Close() error {
-	if c.wire.Err() == nil {
+// Close ends the session, with QUIT only if what was read is safe: a server
+// may delete at QUIT what was retrieved (EXPIRE 0, RFC 2449), and without
+// QUIT it must not (RFC 1939 section 6). The answer does not matter.
+func (c *Conn) Close(finished bool) error {
+	if finished && c.wire.Err() == nil {
+		stop := time.AfterFunc(quitTimeout, func() { c.wire.Close() })
+		defer stop.Stop()
 		c.session.Quit()
 	}
 	return c.wire.Close()
 }
+
+// quitTimeout bounds the wait for an answer that nothing depends on.
+const quitTimeout = 5 * time.Second
 
 // Protocol returns [mailbox.POP3].
 func (c *Conn) Protocol() mailbox.Protocol { return mailbox.POP3 }
@@ -98,15 +105,20 @@ func (c *Conn) Mailboxes(context.Context) ([]mailbox.Mailbox, error) {
 // List returns every message that the server names, with its size. A message
 // without a unique-id that can stand for it is Transient.
 func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox) (mailbox.Listing, error) {
-	count, _, err := c.session.Stat()
-	if err != nil {
-		return mailbox.Listing{}, c.explain(ctx, err)
-	}
-	sizes, err := c.numbered(ctx, "LIST")
+	status, err := c.ask(ctx, "STAT")
 	if err != nil {
 		return mailbox.Listing{}, err
 	}
-	uidls, err := c.numbered(ctx, "UIDL")
+	first, _, _ := strings.Cut(status, " ")
+	count, err := strconv.Atoi(first)
+	if err != nil || count < 0 {
+		return mailbox.Listing{}, retry.Refused(fmt.Errorf("the server cannot count its messages: %q", status))
+	}
+	sizes, err := c.numbered(ctx, "LIST", count)
+	if err != nil {
+		return mailbox.Listing{}, err
+	}
+	uidls, err := c.numbered(ctx, "UIDL", count)
 	if err != nil && !retry.IsRefused(err) {
 		return mailbox.Listing{}, err
 	}
@@ -157,13 +169,18 @@ func identifies(uidl string) bool {
 
 // numbered asks for one line a message: LIST or UIDL. Lines that begin with
 // no message number are left out; the count of the listing shows them.
-func (c *Conn) numbered(ctx context.Context, command string) (map[int]string, error) {
+// There are not many more than count of them.
+func (c *Conn) numbered(ctx context.Context, command string, count int) (map[int]string, error) {
 	if _, err := c.ask(ctx, command); err != nil {
 		return nil, err
 	}
 	found := map[int]string{}
 	lines := newLineReader(c.wire.Body())
-	for {
+	for n := 0; ; n++ {
+		if n > count+maxSurplus {
+			c.wire.Close()
+			return nil, fmt.Errorf("%s: the server lists without end", command)
+		}
 		line, err := lines.next()
 		if err == io.EOF {
 			return found, nil
@@ -180,6 +197,9 @@ func (c *Conn) numbered(ctx context.Context, command string) (map[int]string, er
 		}
 	}
 }
+
+// maxSurplus bounds the lines of a listing beyond the server's own count.
+const maxSurplus = 10_000
 
 // ask sends a command and returns the status line's text.
 func (c *Conn) ask(ctx context.Context, command string) (string, error) {

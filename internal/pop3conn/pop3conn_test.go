@@ -56,7 +56,7 @@ func connect(t *testing.T, answers map[string]string) (*Conn, error) {
 	t.Helper()
 	c, err := Dial(t.Context(), scripted(t, answers), "alice", credential.NewSecret("secret"))
 	if c != nil {
-		t.Cleanup(func() { c.Close() })
+		t.Cleanup(func() { c.Close(true) })
 	}
 	return c, err
 }
@@ -155,4 +155,53 @@ func TestLoginAnswers(t *testing.T) {
 			t.Errorf("%q: %v, permanent %v; want %v", answer, err, retry.IsPermanent(err), permanent)
 		}
 	}
+}
+
+func TestSessionEndsWithQuitOnlyWhenAllIsSafe(t *testing.T) {
+	for _, finished := range []bool{true, false} {
+		said := make(chan string, 100)
+		e := scripted(t, nil)
+		e.Addr = tap(t, e.Addr, said)
+		c, err := Dial(t.Context(), e, "alice", credential.NewSecret("secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close(finished)
+		quit := false
+		for line := range said {
+			quit = quit || strings.HasPrefix(line, "QUIT")
+		}
+		if quit != finished {
+			t.Errorf("finished %v: QUIT was sent: %v", finished, quit)
+		}
+	}
+}
+
+// tap stands before a server and tells what one client says, until it hangs up.
+func tap(t *testing.T, addr string, said chan<- string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		defer close(said)
+		client, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		server, err := net.Dial("tcp", addr)
+		if err != nil {
+			return
+		}
+		defer server.Close()
+		go io.Copy(client, server)
+		for lines := bufio.NewScanner(client); lines.Scan(); {
+			said <- lines.Text()
+			fmt.Fprintf(server, "%s\r\n", lines.Text())
+		}
+	}()
+	return ln.Addr().String()
 }
