@@ -199,6 +199,11 @@ func (a *Archive) openIndex(ctx context.Context, o Options) (fresh bool, err err
 		return false, fmt.Errorf("%w: its index is missing; the next backup makes it again", ErrNone)
 	}
 	a.db, err = openIndex(ctx, path, !o.Write)
+	if !o.Write && err != nil && strings.Contains(err.Error(), "readonly database") {
+		if err = a.rollBack(ctx, path); err == nil {
+			a.db, err = openIndex(ctx, path, true)
+		}
+	}
 	if o.Write && isDamaged(err) {
 		fresh = true
 		for _, name := range []string{indexFile, indexFile + "-journal"} {
@@ -213,6 +218,24 @@ func (a *Archive) openIndex(ctx context.Context, o Options) (fresh bool, err err
 		err = syncDir(filepath.Dir(path))
 	}
 	return fresh, err
+}
+
+// rollBack ends the transaction of a run that was killed, which a reader
+// cannot, unless another run is at work: then that one has done it.
+func (a *Archive) rollBack(ctx context.Context, path string) error {
+	lock, err := takeLock(a.own(lockFile))
+	if errors.Is(err, ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	db, err := openIndex(ctx, path, false)
+	if err != nil {
+		return err
+	}
+	return db.Close()
 }
 
 func isDamaged(err error) bool {

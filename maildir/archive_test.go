@@ -301,6 +301,55 @@ func TestIndexOfANewerVersionIsLeftAlone(t *testing.T) {
 	}
 }
 
+// A run may be killed while SQLite writes the schema: the header names the new
+// version, and the journal beside it takes all of that back.
+func TestHotJournalTakesTheSchemaBack(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).Close()
+	path := filepath.Join(dir, ownDir, indexFile)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	for _, q := range []string{
+		"PRAGMA journal_mode = delete", "PRAGMA application_id = 1", "PRAGMA cache_size = 1", "PRAGMA cache_spill = 1",
+		"BEGIN", migrations[0], "PRAGMA user_version = 1",
+		"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x < 5000) INSERT INTO state SELECT x, hex(randomblob(200)) FROM c",
+	} {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	journal, err := os.ReadFile(path + "-journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	killed := filepath.Join(t.TempDir(), "a") // what the disk holds before the journal is deleted
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(killed, ownDir, indexFile+"-journal"), journal, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := schemaVersion(filepath.Join(killed, ownDir, indexFile)); v != 1 || err != nil {
+		t.Fatalf("the header names version %d, %v: the test shows nothing", v, err)
+	}
+	if reader, err := Open(t.Context(), killed, Options{}); err != nil {
+		t.Errorf("reader: %v", err)
+	} else {
+		reader.Close()
+	}
+	store(t, from(t, open(t, killed)), inbox, 1, text(1))
+}
+
 func TestIndexIsBroughtForward(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir)

@@ -312,7 +312,8 @@ func (b *Batch) Gone(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.ID, 
 	return nil
 }
 
-// Failed notes that a message could not be fetched, and why.
+// Failed notes that a message could not be fetched, and why. What was noted
+// before of messages that have arrived since is forgotten.
 func (b *Batch) Failed(ctx context.Context, mb mailbox.Mailbox, id mailbox.ID, reason string) error {
 	row, err := b.open(ctx, mb)
 	if err != nil {
@@ -322,6 +323,10 @@ func (b *Batch) Failed(ctx context.Context, mb mailbox.Mailbox, id mailbox.ID, r
 	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO failure (mailbox, id, reason, since) VALUES (?1, ?2, ?3, ?4)
 			ON CONFLICT DO UPDATE SET reason = ?3, tries = tries + 1`, row.id, string(id), reason, time.Now().Unix())
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ?1 AND id IN (SELECT id FROM mapping WHERE mailbox = ?1)", row.id)
 		return err
 	})
 	return nil
@@ -369,10 +374,8 @@ func (b *Batch) Commit(ctx context.Context) error {
 				return err
 			}
 		}
-		for _, e := range b.staged {
-			if err := e.record(ctx, tx); err != nil {
-				return err
-			}
+		if err := b.record(ctx, tx); err != nil {
+			return err
 		}
 		for _, f := range b.after {
 			if err := f(ctx, tx); err != nil {
@@ -459,13 +462,22 @@ func (b *Batch) link(ctx context.Context) error {
 		sum  fingerprint.Sum
 		date int64
 	}
+	if len(b.staged) == 0 {
+		return nil
+	}
+	lookup, err := b.in.a.db.PrepareContext(ctx, `SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder
+		WHERE m.sha256 = ? AND m.internal_date = ? AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`)
+	if err != nil {
+		return err
+	}
+	defer lookup.Close()
 	first := map[same]string{}
 	for _, e := range b.staged {
 		s := same{e.print.SHA256, e.internalDate.Unix()}
 		other, ok := first[s]
 		if !ok {
 			var err error
-			if other, err = b.in.a.fileWith(ctx, e.print.SHA256, s.date); err != nil {
+			if other, err = b.in.a.fileWith(ctx, lookup, e.print.SHA256, s.date); err != nil {
 				return err
 			}
 		}
@@ -485,10 +497,9 @@ func (b *Batch) link(ctx context.Context) error {
 
 // fileWith returns the path of an archived file with this digest and date
 // that is whole, "" if there is none.
-func (a *Archive) fileWith(ctx context.Context, sum fingerprint.Sum, date int64) (string, error) {
+func (a *Archive) fileWith(ctx context.Context, lookup *sql.Stmt, sum fingerprint.Sum, date int64) (string, error) {
 	var key, folderPath string
-	err := a.db.QueryRowContext(ctx, `SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder
-		WHERE m.sha256 = ? AND m.internal_date = ? AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`, sum[:], date).Scan(&key, &folderPath)
+	err := lookup.QueryRowContext(ctx, sum[:], date).Scan(&key, &folderPath)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
@@ -528,18 +539,38 @@ func (a *Archive) find(f *folder, key string) (string, error) {
 	return filepath.Join(a.dir, name), nil
 }
 
-// record puts a staged message and what it stands for into the index.
-func (e *entry) record(ctx context.Context, tx *sql.Tx) error {
-	message, err := e.insert(ctx, tx)
-	if err != nil || e.id == "" {
+// record puts the staged messages and what they stand for into the index.
+func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
+	insert, err := tx.PrepareContext(ctx, insertMessage)
+	if err != nil {
 		return err
 	}
-	return mapTo(ctx, tx, e.mailbox, e.id, message, "downloaded", e.note, e.flags)
+	defer insert.Close()
+	mapping, err := tx.PrepareContext(ctx, insertMapping)
+	if err != nil {
+		return err
+	}
+	defer mapping.Close()
+	for _, e := range b.staged {
+		message, err := e.insert(ctx, insert)
+		if err != nil {
+			return err
+		}
+		if e.id == "" {
+			continue
+		}
+		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, "downloaded", e.note, strings.Join(e.flags, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (e *entry) insert(ctx context.Context, tx *sql.Tx) (int64, error) {
-	r, err := tx.ExecContext(ctx, `INSERT INTO message (folder, key, size, sha256, lines_size, header_sha256, message_id, date, sender, subject,
-		internal_date, date_from, flags, origin, archived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+const insertMessage = `INSERT INTO message (folder, key, size, sha256, lines_size, header_sha256, message_id, date, sender, subject,
+	internal_date, date_from, flags, origin, archived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+func (e *entry) insert(ctx context.Context, prepared *sql.Stmt) (int64, error) {
+	r, err := prepared.ExecContext(ctx,
 		e.folder.id, e.key, e.print.Size, e.print.SHA256[:], e.print.Lines, e.print.Header[:], e.fields.MessageID, seconds(e.fields.Date), e.fields.From, e.fields.Subject,
 		e.internalDate.Unix(), e.dateFrom, strings.Join(e.flags, " "), e.origin, time.Now().Unix())
 	if err != nil {
@@ -548,11 +579,9 @@ func (e *entry) insert(ctx context.Context, tx *sql.Tx) (int64, error) {
 	return r.LastInsertId()
 }
 
+const insertMapping = "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags) VALUES (?, ?, ?, ?, ?, ?)"
+
 func mapTo(ctx context.Context, tx *sql.Tx, m *mailboxRow, id mailbox.ID, message int64, how, note string, flags []string) error {
-	_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags) VALUES (?, ?, ?, ?, ?, ?)",
-		m.id, string(id), message, how, note, strings.Join(flags, " "))
-	if err == nil {
-		_, err = tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ? AND id = ?", m.id, string(id))
-	}
+	_, err := tx.ExecContext(ctx, insertMapping, m.id, string(id), message, how, note, strings.Join(flags, " "))
 	return err
 }

@@ -303,8 +303,13 @@ func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
 		if err := a.saveFolder(ctx, tx, f); err != nil {
 			return err
 		}
+		insert, err := tx.PrepareContext(ctx, insertMessage)
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
 		for _, e := range unknown {
-			if _, err := e.insert(ctx, tx); err != nil {
+			if _, err := e.insert(ctx, insert); err != nil {
 				return err
 			}
 		}
@@ -319,7 +324,7 @@ func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
 			}
 		}
 		f.curMtime, f.newMtime = curTime, newTime
-		_, err := tx.ExecContext(ctx, "UPDATE folder SET cur_mtime = ?, new_mtime = ? WHERE id = ?", curTime, newTime, f.id)
+		_, err = tx.ExecContext(ctx, "UPDATE folder SET cur_mtime = ?, new_mtime = ? WHERE id = ?", curTime, newTime, f.id)
 		return err
 	})
 }

@@ -145,11 +145,15 @@ func openIndex(ctx context.Context, path string, readOnly bool) (*sql.DB, error)
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	if !readOnly {
+	// Asked again: a run that was killed may have left a journal, which takes
+	// back what stands in the header.
+	err = db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version)
+	switch {
+	case err != nil:
+	case !readOnly:
 		err = migrate(ctx, db, version)
-	}
-	if err == nil {
-		_, err = db.ExecContext(ctx, "SELECT count(*) FROM state")
+	case version < len(migrations):
+		err = fmt.Errorf("%w: its index is not complete; the next backup makes it so", ErrNone)
 	}
 	if err != nil {
 		db.Close()

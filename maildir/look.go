@@ -99,7 +99,8 @@ func (a *Archive) Failures(ctx context.Context) ([]Failure, error) {
 		all = append(all, f)
 		return nil
 	}, `SELECT f.path, x.id, x.reason, x.since, x.tries FROM failure x JOIN mailbox b ON b.id = x.mailbox
-		JOIN folder f ON f.id = b.folder ORDER BY f.path, x.id`)
+		JOIN folder f ON f.id = b.folder
+		WHERE NOT EXISTS (SELECT 1 FROM mapping p WHERE p.mailbox = x.mailbox AND p.id = x.id) ORDER BY f.path, x.id`)
 }
 
 // LastRuns returns the last run of all, and the last that was ok; nil where
