@@ -44,7 +44,9 @@ type Source interface {
 	// returns that error. No message is marked as read.
 	Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error
 
-	Close() error
+	// Close ends the connection. finished says that all that was fetched is
+	// safe, so that the server may be told that the work is done.
+	Close(finished bool) error
 }
 
 // Archive is the part of an archive that a backup asks and writes.
@@ -119,6 +121,10 @@ type Options struct {
 	// Pause is how long to wait before the second login after a lost
 	// connection; it doubles from there. Zero means a second.
 	Pause time.Duration
+
+	// Patience is how long to go on without anything arriving. Zero means
+	// five minutes.
+	Patience time.Duration
 }
 
 // Run copies every message that the archive lacks. It calls open for each
@@ -128,19 +134,26 @@ func Run(ctx context.Context, open func(context.Context) (Source, error), archiv
 	if o.Pause == 0 {
 		o.Pause = time.Second
 	}
+	if o.Patience == 0 {
+		o.Patience = 5 * time.Minute
+	}
 	start := time.Now()
 	r := &run{
-		line:    &line{open: open, sink: sink, pause: o.Pause},
+		line:    &line{open: open, sink: sink, pause: o.Pause, patience: o.Patience, since: start},
 		archive: archive,
 		sink:    sink,
 	}
-	defer r.line.close()
 	err := r.pull(ctx, o.DryRun)
 	result := report.Result{Duration: time.Since(start)}
 	for _, p := range r.plans {
+		if !p.done && !o.DryRun { // the run has ended early
+			p.tally.InArchive, _ = archive.InArchive(context.WithoutCancel(ctx), p.Mailbox)
+		}
 		result.Tallies = append(result.Tallies, p.tally)
 	}
-	return result, r.verdict(ctx, err, result)
+	err = r.verdict(ctx, err, result)
+	r.line.close(err == nil)
+	return result, err
 }
 
 // run is one run over all mailboxes of an account.
@@ -190,6 +203,7 @@ func (r *run) planAll(ctx context.Context, boxes []mailbox.Mailbox) error {
 		if err != nil {
 			return err
 		}
+		r.line.arrived()
 		r.plans = append(r.plans, p)
 		planned.Messages += p.tally.OnServer
 		planned.New += len(p.want)
@@ -211,6 +225,8 @@ func (r *run) verdict(ctx context.Context, err error, result report.Result) erro
 		return errors.Join(ErrIncomplete, err)
 	case err != nil:
 		return err
+	case r.line.givenUp > 0 && sum.New+sum.Again == 0:
+		return r.line.last
 	}
 	for _, t := range result.Tallies {
 		if r.writer != nil && !t.Balanced() || t.Reason != "" || t.OnServer != t.Listed || t.Failed > 0 {

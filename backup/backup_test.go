@@ -212,6 +212,72 @@ func TestWrongSizeIsBelievedOnlyTwice(t *testing.T) {
 	holds(t, dir, s.boxes[0])
 }
 
+// A message that was asked for again because of its size, and is then refused,
+// must not be asked for for ever.
+func TestDoubtfulMessageThatIsRefusedEndsTheMatter(t *testing.T) {
+	for name, fault := range map[string]func(s *server){
+		"left out": func(s *server) { s.omit = func(id mailbox.ID) bool { return s.times[id] > 0 } },
+		"refused": func(s *server) {
+			s.refuse = func(id mailbox.ID) error {
+				if s.times[id] > 0 {
+					return errors.New("NO")
+				}
+				return nil
+			}
+		},
+		"lost": func(s *server) { s.lose = func(id mailbox.ID) bool { return s.times[id] > 1 } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}, size: func(body string) int64 { return int64(len(body)) + 3 }}
+			fault(s)
+			_, rec, err := run(t, t.TempDir(), s, nil)
+			if err == nil || len(rec.failures()) != 5 {
+				t.Errorf("failures = %v, %v; want all five", rec.failures(), err)
+			}
+		})
+	}
+}
+
+// The names of messages on a POP3 server without UIDL hold for one session.
+func TestNamesThatDoNotLastAreNotUsedInAnotherSession(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{protocol: mailbox.POP3, transient: true, boxes: []*box{numbered("INBOX", 1, 20)}}
+	lost := false
+	s.lose = func(mailbox.ID) bool {
+		if s.fetched == 8 && !lost {
+			lost = true
+			slices.Reverse(s.boxes[0].messages) // the next session counts in another way
+			for i := range s.boxes[0].messages {
+				s.boxes[0].messages[i].uid = i + 1
+			}
+			return true
+		}
+		return false
+	}
+	if _, _, err := run(t, dir, s, nil); !errors.Is(err, backup.ErrIncomplete) {
+		t.Errorf("error = %v, want %v", err, backup.ErrIncomplete)
+	}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, dir, s.boxes[0])
+}
+
+// A second listing that names less than the server says it has is no proof
+// that mail is gone.
+func TestListingThatShrinksIsNoProof(t *testing.T) {
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 9)}}
+	s.omit = func(mailbox.ID) bool { return true }
+	s.onFetch = func() {
+		s.boxes[0].exists = 9
+		s.boxes[0].messages = s.boxes[0].messages[:1]
+	}
+	result, _, err := run(t, t.TempDir(), s, nil)
+	if !errors.Is(err, backup.ErrIncomplete) || result.Missing() != 9 {
+		t.Errorf("missing %d, %v; want 9", result.Missing(), err)
+	}
+}
+
 func TestMessageWithoutEndIsGivenUp(t *testing.T) {
 	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 3)}, alter: func(id mailbox.ID, _ int, body string) string {
 		if id == "1:2" {
@@ -392,6 +458,39 @@ func TestServerThatCannotBeReachedIsGivenUp(t *testing.T) {
 	s = &server{login: func(int) error { return retry.Permanent(errors.New("refused")) }}
 	if _, _, err := run(t, t.TempDir(), s, nil); err == nil || s.logins != 1 {
 		t.Errorf("wrong password: %d logins, %v; want 1", s.logins, err)
+	}
+}
+
+// Nothing that a server may delete at QUIT is to be lost: it is told that the
+// work is done only when everything is safe.
+func TestWorkIsCalledDoneOnlyWhenAllIsSafe(t *testing.T) {
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}}
+	if _, _, err := run(t, t.TempDir(), s, nil); err != nil || s.finished != 1 {
+		t.Errorf("good run: %d times finished, %v; want once", s.finished, err)
+	}
+	for name, fault := range map[string]func() (*server, func(backup.Archive) backup.Archive){
+		"a message failed": func() (*server, func(backup.Archive) backup.Archive) {
+			return &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}, omit: ids(3)}, nil
+		},
+		"disk failed": func() (*server, func(backup.Archive) backup.Archive) {
+			left := new(atomic.Int64)
+			left.Store(5)
+			return &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}}, func(a backup.Archive) backup.Archive { return brittle{a, left} }
+		},
+	} {
+		s, wrap := fault()
+		if _, _, err := run(t, t.TempDir(), s, wrap); err == nil || s.finished != 0 {
+			t.Errorf("%s: %d times finished, %v; want never", name, s.finished, err)
+		}
+	}
+}
+
+func TestServerThatNeverSendsABodyIsUnavailable(t *testing.T) {
+	s := &server{validity: 1, boxes: []*box{numbered("A", 1, 5), numbered("B", 1, 5), numbered("C", 1, 5), numbered("D", 1, 5), numbered("E", 1, 5)}}
+	s.lose = func(mailbox.ID) bool { return true }
+	_, _, err := run(t, t.TempDir(), s, nil)
+	if err == nil || errors.Is(err, backup.ErrIncomplete) || s.logins > 10 {
+		t.Errorf("%d logins, %v; want at most 10, and the connection's error", s.logins, err)
 	}
 }
 

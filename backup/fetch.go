@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
@@ -64,6 +65,9 @@ func (r *run) finish(ctx context.Context, b Batch, p *plan) error {
 			return err
 		}
 	}
+	if p.short > 0 {
+		r.sink.Report(report.Short{Mailbox: p.Name, Messages: p.short})
+	}
 	if len(p.failed) == 0 && p.tally.OnServer == p.tally.Listed {
 		if err := b.Done(ctx, p.Mailbox, p.listing); err != nil {
 			return err
@@ -71,6 +75,7 @@ func (r *run) finish(ctx context.Context, b Batch, p *plan) error {
 	}
 	r.writer.then(func() {
 		p.tally.Failed = len(p.failed)
+		p.done = true
 		p.tally.InArchive, _ = r.archive.InArchive(context.WithoutCancel(ctx), p.Mailbox)
 		r.sink.Report(report.MailboxDone{Tally: p.tally})
 	})
@@ -80,7 +85,8 @@ func (r *run) finish(ctx context.Context, b Batch, p *plan) error {
 // task is a set of messages to be asked for at once.
 type task struct {
 	msgs  []mailbox.Message
-	tries int // how often the connection was lost on this very message
+	tries int  // how often the connection was lost on this very message
+	again bool // they came in another size than announced
 }
 
 // maxTries is how often the connection may be lost on one message before it
@@ -116,6 +122,14 @@ func (r *run) fetch(ctx context.Context, p *plan, t task) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
+	if src != p.session {
+		t.msgs = slices.DeleteFunc(t.msgs, func(m mailbox.Message) bool {
+			if m.Transient {
+				p.fail(m, "the connection was lost, and the server has no name for it that lasts (no UIDL); the next run goes on")
+			}
+			return m.Transient
+		})
+	}
 	settled := map[mailbox.ID]bool{}
 	err = src.Fetch(ctx, p.Mailbox, t.msgs, func(m mailbox.Message, _ int64, content io.Reader) error {
 		done, err := r.take(ctx, p, src.Protocol(), m, content)
@@ -136,7 +150,7 @@ func (r *run) fetch(ctx context.Context, p *plan, t task) ([]task, error) {
 		return nil, context.Cause(ctx)
 	case errors.As(err, new(*ArchiveError)):
 		return nil, err
-	case retry.IsPermanent(err):
+	case retry.IsPermanent(err), errors.Is(err, mailbox.ErrRebuilt):
 		for _, m := range left {
 			p.fail(m, err.Error())
 		}
@@ -154,14 +168,14 @@ func (r *run) fetch(ctx context.Context, p *plan, t task) ([]task, error) {
 func (r *run) narrow(p *plan, t task, left []mailbox.Message, answer error) (more []task) {
 	var doubtful, refused []mailbox.Message
 	for _, m := range left {
-		if _, ok := p.doubtful[m.ID]; ok {
+		if _, ok := p.doubtful[m.ID]; ok && !t.again {
 			doubtful = append(doubtful, m)
 		} else {
 			refused = append(refused, m)
 		}
 	}
 	if len(doubtful) > 0 {
-		more = append(more, task{msgs: doubtful})
+		more = append(more, task{msgs: doubtful, again: true})
 	}
 	switch {
 	case len(refused) == 0:
@@ -172,7 +186,10 @@ func (r *run) narrow(p *plan, t task, left []mailbox.Message, answer error) (mor
 		}
 		p.fail(refused[0], reason)
 	default:
-		more = append(more, halves(refused)...)
+		for _, half := range halves(refused) {
+			half.again = t.again
+			more = append(more, half)
+		}
 	}
 	return more
 }
@@ -185,14 +202,15 @@ func (r *run) isolate(p *plan, t task, left []mailbox.Message, cause error) []ta
 	case len(left) == 0:
 		return nil
 	case len(t.msgs) > 1:
-		more := []task{{msgs: left[:1], tries: 1}}
-		rest := halves(left[1:])
-		for i := len(rest) - 1; i >= 0; i-- {
-			more = append(more, rest[i])
+		_, doubtful := p.doubtful[left[0].ID]
+		more := []task{{msgs: left[:1], tries: 1, again: doubtful}}
+		for _, half := range slices.Backward(halves(left[1:])) {
+			half.again = t.again
+			more = append(more, half)
 		}
 		return more
 	case t.tries+1 < maxTries:
-		return []task{{msgs: left, tries: t.tries + 1}}
+		return []task{{msgs: left, tries: t.tries + 1, again: t.again}}
 	}
 	p.fail(left[0], "the connection is lost on it: "+cause.Error())
 	return nil
@@ -242,6 +260,9 @@ func (r *run) take(ctx context.Context, p *plan, protocol mailbox.Protocol, m ma
 	case again && first != print.SHA256:
 		p.fail(m, fmt.Sprintf("the server announces %d octets and sends others each time", m.Size))
 		return true, withdraw(b)
+	}
+	if again && print.Size < m.Size {
+		p.short++
 	}
 	return true, r.settle(ctx, b, p, m, print)
 }
@@ -313,17 +334,20 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // forgetExpunged asks once more what the mailbox holds if messages were left
-// out: those that are gone by now are not missing.
+// out: those that are gone by now are not missing. A listing that does not
+// agree with itself, or names that do not last, prove nothing.
 func (r *run) forgetExpunged(ctx context.Context, p *plan) error {
 	if len(p.failed) == 0 {
 		return nil
 	}
 	var l mailbox.Listing
+	var protocol mailbox.Protocol
 	err := r.line.do(ctx, func(src Source) (err error) {
+		protocol = src.Protocol()
 		l, err = src.List(ctx, p.Mailbox)
 		return err
 	})
-	if err != nil || l.UIDValidity != p.listing.UIDValidity {
+	if err != nil || protocol != mailbox.IMAP || l.UIDValidity != p.listing.UIDValidity || l.Exists != len(l.Messages) {
 		return ctx.Err() // the failures stand
 	}
 	here := map[mailbox.ID]bool{}

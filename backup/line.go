@@ -7,6 +7,7 @@ import (
 
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
+	"mailstow/mailbox"
 )
 
 // maxLogins is how often a run logs in without anything having arrived.
@@ -14,15 +15,17 @@ const maxLogins = 3
 
 // line is the connection to the server, made again when it is lost.
 type line struct {
-	open  func(context.Context) (Source, error)
-	sink  report.Sink
-	pause time.Duration
+	open     func(context.Context) (Source, error)
+	sink     report.Sink
+	pause    time.Duration
+	patience time.Duration
 
-	src    Source
-	fails  int   // logins since something arrived
-	last   error // why the connection was lost
-	inUse  bool  // it was lost after the login
-	givens int   // mailboxes given up since something arrived
+	src     Source
+	since   time.Time // something arrived, or the run began
+	fails   int       // logins since then
+	givenUp int       // mailboxes given up since then
+	last    error     // why the connection was lost
+	inUse   bool      // it was lost after the login
 }
 
 // gaveUpError is the error of a connection that is not made again.
@@ -37,10 +40,10 @@ const maxGivenUp = 3
 // another reports whether another mailbox should be tried after one on which
 // the connection was lost too often: the server still lets us in.
 func (l *line) another(err error) bool {
-	if !errors.As(err, new(*gaveUpError)) || !l.inUse || l.givens >= maxGivenUp {
+	if !errors.As(err, new(*gaveUpError)) || !l.inUse || l.givenUp >= maxGivenUp || time.Since(l.since) > l.patience {
 		return false
 	}
-	l.givens++
+	l.givenUp++
 	l.fails = maxLogins - 1
 	return true
 }
@@ -54,13 +57,12 @@ func (l *line) do(ctx context.Context, f func(Source) error) error {
 			return err
 		}
 		if err = f(src); err == nil {
-			l.arrived()
 			return nil
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if retry.IsRefused(err) || retry.IsPermanent(err) {
+		if retry.IsRefused(err) || retry.IsPermanent(err) || errors.Is(err, mailbox.ErrRebuilt) {
 			return err
 		}
 		l.lost(err)
@@ -70,7 +72,7 @@ func (l *line) do(ctx context.Context, f func(Source) error) error {
 // get returns the connection, made anew if there is none.
 func (l *line) get(ctx context.Context) (Source, error) {
 	for l.src == nil {
-		if l.fails >= maxLogins {
+		if l.fails >= maxLogins || l.fails > 0 && time.Since(l.since) > l.patience {
 			return nil, &gaveUpError{l.last}
 		}
 		if l.fails > 0 {
@@ -97,17 +99,19 @@ func (l *line) get(ctx context.Context) (Source, error) {
 
 // lost notes that the connection is of no more use.
 func (l *line) lost(err error) {
-	l.close()
+	l.close(false)
 	l.fails++
 	l.last, l.inUse = err, true
 }
 
 // arrived notes that the connection was of use.
-func (l *line) arrived() { l.fails, l.givens = 0, 0 }
+func (l *line) arrived() { l.fails, l.givenUp, l.since = 0, 0, time.Now() }
 
-func (l *line) close() {
+// close ends the connection; finished says that the run has nothing more to
+// ask, and all that it fetched is safe.
+func (l *line) close(finished bool) {
 	if l.src != nil {
-		l.src.Close()
+		l.src.Close(finished)
 		l.src = nil
 	}
 }

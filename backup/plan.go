@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"mailstow/internal/fingerprint"
@@ -15,6 +16,8 @@ type plan struct {
 	mailbox.Mailbox
 	listing mailbox.Listing // without messages
 	tally   report.Tally
+	done    bool   // carried out
+	session Source // in which IDs hold that do not last
 
 	want     []mailbox.Message              // to be fetched
 	claims   []claim                        // recognised
@@ -26,6 +29,7 @@ type plan struct {
 	headless map[mailbox.ID]bool            // the connection was lost on their header
 	doubtful map[mailbox.ID]fingerprint.Sum // of what came in another size than announced
 	failed   map[mailbox.ID]failure
+	short    int // messages that came shorter than announced, twice
 }
 
 // failure is a message that could not be fetched, and why.
@@ -60,8 +64,12 @@ func (r *run) plan(ctx context.Context, mb mailbox.Mailbox) (*plan, error) {
 		doubtful: map[mailbox.ID]fingerprint.Sum{},
 		failed:   map[mailbox.ID]failure{},
 	}
-	err := r.line.do(ctx, func(src Source) error { return r.survey(ctx, src, p) })
-	if retry.IsRefused(err) {
+	survey := func(src Source) error { return r.survey(ctx, src, p) }
+	err := r.line.do(ctx, survey)
+	if errors.Is(err, mailbox.ErrRebuilt) {
+		err = r.line.do(ctx, survey)
+	}
+	if retry.IsRefused(err) || errors.Is(err, mailbox.ErrRebuilt) {
 		p.tally = report.Tally{Reason: err.Error()}
 		r.sink.Report(report.MailboxFailed{Mailbox: mb.Name, Reason: err.Error()})
 		err = nil
@@ -87,6 +95,7 @@ func (r *run) survey(ctx context.Context, src Source, p *plan) error {
 		known = nil // without UIDVALIDITY a UID of yesterday names nothing
 	}
 	p.tally = report.Tally{UIDValidity: l.UIDValidity, OnServer: l.Exists, Listed: len(l.Messages)}
+	p.session = src
 	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
 	listed := make(map[mailbox.ID]bool, len(l.Messages))
 	for _, m := range l.Messages {

@@ -22,16 +22,19 @@ type server struct {
 	validity uint32
 	boxes    []*box
 
-	logins  int
-	fetched int                    // bodies that were sent
-	login   func(n int) error      // nil: let in
-	refuse  func(mailbox.ID) error // an error in place of a body
-	lose    func(mailbox.ID) bool  // the connection is lost inside a body
-	omit    func(mailbox.ID) bool  // the body is left out, with OK
-	alter   func(id mailbox.ID, times int, body string) string
-	size    func(body string) int64 // what is announced
-	times   map[mailbox.ID]int      // how often a body was asked for
-	onFetch func()                  // before a FETCH is answered
+	transient bool // there is no UIDL
+
+	logins   int
+	finished int                    // sessions that ended in good order
+	fetched  int                    // bodies that were sent
+	login    func(n int) error      // nil: let in
+	refuse   func(mailbox.ID) error // an error in place of a body
+	lose     func(mailbox.ID) bool  // the connection is lost inside a body
+	omit     func(mailbox.ID) bool  // the body is left out, with OK
+	alter    func(id mailbox.ID, times int, body string) string
+	size     func(body string) int64 // what is announced
+	times    map[mailbox.ID]int      // how often a body was asked for
+	onFetch  func()                  // before a FETCH is answered
 }
 
 type box struct {
@@ -71,7 +74,12 @@ func (c *session) Protocol() mailbox.Protocol {
 	return c.s.protocol
 }
 
-func (c *session) Close() error { return nil }
+func (c *session) Close(finished bool) error {
+	if finished {
+		c.s.finished++
+	}
+	return nil
+}
 
 func (c *session) Mailboxes(context.Context) (all []mailbox.Mailbox, err error) {
 	for _, b := range c.s.boxes {
@@ -97,7 +105,7 @@ func (c *session) List(_ context.Context, m mailbox.Mailbox) (mailbox.Listing, e
 		l.Exists = b.exists
 	}
 	for _, msg := range b.messages {
-		l.Messages = append(l.Messages, mailbox.Message{ID: c.s.id(msg), Size: -1, Flags: msg.flags})
+		l.Messages = append(l.Messages, mailbox.Message{ID: c.s.id(msg), Size: -1, Flags: msg.flags, Transient: c.s.transient})
 	}
 	return l, nil
 }

@@ -219,7 +219,10 @@ func (p *program) run(ctx context.Context, c *cli.Context, a *account, ar backup
 		out.warn(a, "password and mail go over the network in plain text")
 	}
 	sink := &accountSink{out: out, account: a}
-	o.result, err = backup.Run(ctx, a.open(secret), ar, sink, backup.Options{DryRun: c.Bool("dry-run")})
+	o.result, err = backup.Run(ctx, a.open(secret), ar, sink, backup.Options{
+		DryRun:   c.Bool("dry-run"),
+		Patience: min(10*a.endpoint.Timeout, 5*time.Minute),
+	})
 	if err == nil {
 		return nil
 	}

@@ -88,6 +88,9 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 		o["new"], o["bytes_new"], o["recognised"], o["removed_locally"] = e.New, e.Octets, e.Again, e.Removed
 		o["flags_updated"], o["failed"], o["missing"] = e.Flags, e.Failed, max(e.Missing(), 0)
 		j.write("folder", folderFields(o, e.Mailbox))
+	case report.Short:
+		o["code"], o["message"] = "size_differs", fmt.Sprintf("%d messages came twice in the same octets, fewer than announced", e.Messages)
+		j.write("warning", folderFields(o, e.Mailbox))
 	case report.Rebuilt:
 		o["code"], o["message"] = "uidvalidity_changed", fmt.Sprintf("recognised %d, new %d", e.Recognised, e.Download)
 		j.write("warning", folderFields(o, e.Mailbox))

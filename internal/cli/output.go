@@ -76,6 +76,10 @@ func (o *output) event(a *account, e report.Event) {
 		if o.json == nil && (o.verbose || o.progress != nil) {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: connection lost (%s); login %d", show(a.name), show(e.Err.Error()), e.Try))
 		}
+	case report.Short:
+		if o.json == nil {
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: warning: %s of %s came twice in the same octets, fewer than the server announces; kept as they are", show(a.name), messages(e.Messages), show(e.Mailbox.String())))
+		}
 	case report.Rebuilt:
 		if o.json == nil && !o.quiet {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s was rebuilt by the server: recognised %s, new %s", show(a.name), show(e.Mailbox.String()), count(e.Recognised), count(e.Download)))

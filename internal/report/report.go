@@ -63,6 +63,13 @@ type Rebuilt struct {
 	Recognised, Download int
 }
 
+// Short says that messages came, twice in the same octets, shorter than the
+// server announces them. They are kept.
+type Short struct {
+	Mailbox  mailbox.Name
+	Messages int
+}
+
 // Reconnecting says that the connection was lost and is tried again.
 type Reconnecting struct {
 	Err error
