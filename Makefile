@@ -30,10 +30,15 @@ vuln: ## needs the network
 
 FUZZTIME ?= 60s
 fuzz: ## what strangers send
-	bash internal/fuzz.sh $(FUZZTIME)
+	$(GO) test -run '^$$' -fuzz FuzzPrint -fuzztime $(FUZZTIME) ./internal/fingerprint
+	$(GO) test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./mailbox
+	$(GO) test -run '^$$' -fuzz FuzzPaths -fuzztime $(FUZZTIME) ./maildir
+	$(GO) test -run '^$$' -fuzz FuzzAnyAnswer -fuzztime $(FUZZTIME) ./internal/imapwire
+	$(GO) test -run '^$$' -fuzz FuzzBody -fuzztime $(FUZZTIME) ./internal/pop3wire
+	$(GO) test -run '^$$' -fuzz FuzzShown -fuzztime $(FUZZTIME) ./internal/cli
 
-bench: build ## speed beside mbsync; see docs/performance.md
-	bash bench/bench.sh
+bench: ## speed beside mbsync; see docs/performance.md
+	$(GO) test -run '^$$' -bench Pull -benchtime 3x -timeout 30m ./internal/cli
 
 memory: ## a message of 1 GiB in flat memory
 	MAILSTOW_TEST_BIG=1 $(GO) test -v -run 'TestHugeMessage' -timeout 20m ./internal/cli

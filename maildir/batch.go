@@ -71,6 +71,7 @@ type tmpFile interface {
 	io.WriteCloser
 	Name() string
 	Sync() error
+	Stat() (os.FileInfo, error)
 	Chmod(os.FileMode) error
 }
 
@@ -151,8 +152,12 @@ func (b *Batch) Add(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, 
 
 // fill writes the content and dates the file.
 func (e *entry) fill(m mailbox.Message, content io.Reader) error {
-	if err := e.file.Chmod(0o600); err != nil {
+	if fi, err := e.file.Stat(); err != nil {
 		return err
+	} else if fi.Mode().Perm() != 0o600 { // the process's umask is not ours to rely on
+		if err := e.file.Chmod(0o600); err != nil {
+			return err
+		}
 	}
 	w := fingerprint.NewWriter()
 	if _, err := copyTo(io.MultiWriter(e.file, w), content); err != nil {
@@ -174,8 +179,8 @@ func dateOf(m mailbox.Message, f fingerprint.Fields, now time.Time) (time.Time, 
 	switch {
 	case !m.InternalDate.IsZero():
 		return m.InternalDate, "internaldate"
-	case believed(f.Received):
-		return f.Received, "received"
+	case believed(f.Received()):
+		return f.Received(), "received"
 	case believed(f.Date):
 		return f.Date, "date"
 	}
@@ -465,19 +470,17 @@ func (b *Batch) link(ctx context.Context) error {
 	if len(b.staged) == 0 {
 		return nil
 	}
-	lookup, err := b.in.a.db.PrepareContext(ctx, `SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder
-		WHERE m.sha256 = ? AND m.internal_date = ? AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`)
+	archived, err := b.archived(ctx)
 	if err != nil {
 		return err
 	}
-	defer lookup.Close()
 	first := map[same]string{}
 	for _, e := range b.staged {
 		s := same{e.print.SHA256, e.internalDate.Unix()}
 		other, ok := first[s]
-		if !ok {
+		if !ok && archived[e.print.SHA256] {
 			var err error
-			if other, err = b.in.a.fileWith(ctx, lookup, e.print.SHA256, s.date); err != nil {
+			if other, err = b.in.a.fileWith(ctx, e.print.SHA256, s.date); err != nil {
 				return err
 			}
 		}
@@ -495,11 +498,30 @@ func (b *Batch) link(ctx context.Context) error {
 	return nil
 }
 
+// archived tells which of the staged messages' octets the archive has already.
+func (b *Batch) archived(ctx context.Context) (map[fingerprint.Sum]bool, error) {
+	found := map[fingerprint.Sum]bool{}
+	sums := make([]any, len(b.staged))
+	for i, e := range b.staged {
+		sums[i] = e.print.SHA256[:]
+	}
+	query := "SELECT sha256 FROM message WHERE sha256 IN (?" + strings.Repeat(",?", len(sums)-1) + ")"
+	return found, rows(ctx, b.in.a.db, func(r *sql.Rows) error {
+		var sum []byte
+		if err := r.Scan(&sum); err != nil || len(sum) != len(fingerprint.Sum{}) {
+			return err
+		}
+		found[fingerprint.Sum(sum)] = true
+		return nil
+	}, query, sums...)
+}
+
 // fileWith returns the path of an archived file with this digest and date
 // that is whole, "" if there is none.
-func (a *Archive) fileWith(ctx context.Context, lookup *sql.Stmt, sum fingerprint.Sum, date int64) (string, error) {
+func (a *Archive) fileWith(ctx context.Context, sum fingerprint.Sum, date int64) (string, error) {
 	var key, folderPath string
-	err := lookup.QueryRowContext(ctx, sum[:], date).Scan(&key, &folderPath)
+	err := a.db.QueryRowContext(ctx, `SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder
+		WHERE m.sha256 = ? AND m.internal_date = ? AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`, sum[:], date).Scan(&key, &folderPath)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}

@@ -370,6 +370,11 @@ func TestOtherProgramsReadTheArchive(t *testing.T) {
 	}
 }
 
+func ownerOf(fi os.FileInfo) (uid, gid int) {
+	st := fi.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid)
+}
+
 func need(t *testing.T, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -384,7 +389,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-func outputOf(t *testing.T, env []string, name string, args ...string) string {
+func outputOf(t testing.TB, env []string, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -398,7 +403,7 @@ func outputOf(t *testing.T, env []string, name string, args ...string) string {
 }
 
 // built returns the program, for tests that kill it.
-func built(t *testing.T) string {
+func built(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mailstow")
 	outputOf(t, nil, "go", "build", "-o", path, "mailstow")

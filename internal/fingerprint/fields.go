@@ -17,7 +17,15 @@ type Fields struct {
 	Date      time.Time // zero if there is none, or none that can be read
 	From      string
 	Subject   string
-	Received  time.Time // of the topmost Received field; zero if there is none
+
+	received string // the topmost Received field
+}
+
+// Received returns the time of the topmost Received field, zero if there is
+// none that can be read.
+func (f Fields) Received() time.Time {
+	i := strings.LastIndexByte(f.received, ';')
+	return parseDate(f.received[i+1:])
 }
 
 // maxField bounds what is decoded of one field.
@@ -46,9 +54,7 @@ func parseFields(header []byte) Fields {
 		case "subject":
 			f.Subject = decode(value)
 		case "received":
-			if i := strings.LastIndexByte(value, ';'); i >= 0 {
-				f.Received = parseDate(value[i+1:])
-			}
+			f.received = value
 		}
 	}
 	return f
@@ -99,6 +105,9 @@ func parseDate(s string) time.Time {
 }
 
 func decode(s string) string {
+	if !strings.Contains(s, "=?") {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
 	d := mime.WordDecoder{CharsetReader: charset.Reader}
 	out, err := d.DecodeHeader(s)
 	if err != nil {

@@ -73,7 +73,7 @@ func TestFieldsOfStrangeHeaders(t *testing.T) {
 	if want := time.Date(2023, 3, 14, 8, 26, 53, 0, time.UTC); !f.Date.Equal(want) {
 		t.Errorf("date = %v, want %v", f.Date, want)
 	}
-	if !strings.HasPrefix(f.Subject, "Grüße") || f.MessageID != "<a@b>" || f.Received.Hour() != 9 {
+	if !strings.HasPrefix(f.Subject, "Grüße") || f.MessageID != "<a@b>" || f.Received().Hour() != 9 {
 		t.Errorf("fields = %+v", f)
 	}
 }

@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mailstow/internal/mailtest"
+)
+
+// The benchmarks pull whole mailboxes from Dovecot on loopback, as durably as
+// each program does by default, in turns with mbsync where that is installed.
+// They tell seconds a run and peak memory, and mbsync's seconds as a multiple
+// of mailstow's.
+
+func BenchmarkPull20000Of8KB(b *testing.B) { pull(b, 20_000, 8<<10) }
+
+func BenchmarkPull200Of5MB(b *testing.B) { pull(b, 200, 5<<20) }
+
+func pull(b *testing.B, messages, size int) {
+	s := mailtest.Dovecot(b, "mail_fsync = never")
+	deposit(b, s, messages, size)
+	binary, root := built(b), b.TempDir()
+	var ours, theirs usage
+	for i := 0; b.Loop(); i++ {
+		dir := filepath.Join(root, strconv.Itoa(i)) // old ones stay: removing them slows ext4 down for minutes
+		if err := os.MkdirAll(filepath.Join(dir, "home"), 0o700); err != nil {
+			b.Fatal(err)
+		}
+		cmd := command(binary, map[string]string{"HOME": filepath.Join(dir, "home"), "MAILSTOW_PASSWORD": s.Password("alice")}, "backup", login("imap+insecure", s.IMAP), "--to", filepath.Join(dir, "mailstow"))
+		ours.add(measure(b, cmd))
+		if got := fileCount(b, filepath.Join(dir, "mailstow", "alice@127.0.0.1", "INBOX", "cur")); got != messages {
+			b.Fatalf("mailstow stored %d messages, want %d", got, messages)
+		}
+		if cmd := mbsync(b, s, filepath.Join(dir, "mbsync")); cmd != nil {
+			theirs.add(measure(b, cmd))
+			if got := fileCount(b, filepath.Join(dir, "mbsync", "INBOX", "new")) + fileCount(b, filepath.Join(dir, "mbsync", "INBOX", "cur")); got != messages {
+				b.Fatalf("mbsync stored %d messages, want %d", got, messages)
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(ours.seconds/float64(ours.runs), "s/run")
+	b.ReportMetric(ours.peak/(1<<20), "peak-MiB")
+	if theirs.runs > 0 {
+		b.ReportMetric(theirs.seconds/float64(theirs.runs), "mbsync-s/run")
+		b.ReportMetric(theirs.seconds/ours.seconds, "x-mbsync")
+	}
+}
+
+// usage is what runs of a program cost.
+type usage struct {
+	runs    int
+	seconds float64
+	peak    float64 // octets of memory
+}
+
+func (u *usage) add(one usage) {
+	u.runs++
+	u.seconds += one.seconds
+	u.peak = max(u.peak, one.peak)
+}
+
+// measure runs a command. Its peak memory is read while it runs: what the
+// kernel tells afterwards includes this process's own.
+func measure(b testing.TB, cmd *exec.Cmd) usage {
+	b.Helper()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	var u usage
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				b.Fatalf("%v: %s", err, out.String())
+			}
+			u.seconds = time.Since(start).Seconds()
+			return u
+		case <-time.After(20 * time.Millisecond):
+			u.peak = max(u.peak, peakMemory(cmd.Process.Pid))
+		}
+	}
+}
+
+func peakMemory(pid int) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	kib, _, _ := strings.Cut(strings.TrimSpace(after), " ")
+	n, _ := strconv.ParseFloat(kib, 64)
+	return n * 1024
+}
+
+func fileCount(b testing.TB, dir string) int {
+	b.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		b.Fatal(err)
+	}
+	return len(entries)
+}
+
+// deposit puts messages into alice's INBOX as Dovecot would have stored them.
+func deposit(b testing.TB, s *mailtest.Server, messages, size int) {
+	b.Helper()
+	c := s.Login(b, "alice") // the server makes the Maildir
+	if _, err := c.Command("SELECT INBOX"); err != nil {
+		b.Fatal(err)
+	}
+	cur := filepath.Join(s.Dir, "home", "alice", "Maildir", "cur")
+	owner, err := os.Stat(cur)
+	if err != nil {
+		b.Fatal(err)
+	}
+	uid, gid := ownerOf(owner)
+	line := strings.Repeat("x", 75) + "\n"
+	for i := range messages {
+		text := fmt.Sprintf("From: a%d@example.org\nSubject: message %d\nMessage-ID: <%d@example.org>\nDate: Tue, 14 Mar 2023 09:26:53 +0000\n\n", i, i, i)
+		text += strings.Repeat(line, max(size-len(text), 0)/len(line))
+		crlf := len(text) + strings.Count(text, "\n")
+		name := filepath.Join(cur, fmt.Sprintf("%d.M%dP1.host,S=%d,W=%d:2,S", 1_700_000_000+i, i, len(text), crlf))
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.Chown(name, uid, gid); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := c.Command("STATUS INBOX (MESSAGES)"); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// mbsync returns a run of mbsync into a new directory, nil where it is not
+// installed.
+func mbsync(b testing.TB, s *mailtest.Server, dir string) *exec.Cmd {
+	b.Helper()
+	path, err := exec.LookPath("mbsync")
+	if err != nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	host, port, _ := strings.Cut(s.IMAP, ":")
+	rc := filepath.Join(dir, "rc")
+	if err := os.WriteFile(rc, fmt.Appendf(nil, `IMAPAccount a
+Host %s
+Port %s
+User alice
+Pass %s
+SSLType None
+AuthMechs LOGIN
+
+IMAPStore far
+Account a
+
+MaildirStore near
+Path %s/
+Inbox %s/INBOX
+SubFolders Verbatim
+
+Channel c
+Far :far:
+Near :near:
+Patterns INBOX
+Create Near
+Sync Pull
+CopyArrivalDate yes
+SyncState %s/
+`, host, port, s.Password("alice"), dir, dir, dir), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return exec.Command(path, "-q", "-c", rc, "c")
+}
+
+// A message of any size takes the same memory. It needs 3 GiB of disk and
+// some time, so it runs where MAILSTOW_TEST_BIG is set.
+func TestHugeMessageTakesLittleMemory(t *testing.T) {
+	if os.Getenv("MAILSTOW_TEST_BIG") == "" {
+		t.Skip("MAILSTOW_TEST_BIG is not set")
+	}
+	s := mailtest.Dovecot(t)
+	deposit(t, s, 1, 1<<30)
+	binary := built(t)
+	for _, u := range []string{login("imap+insecure", s.IMAP), login("pop3+insecure", s.POP3), login("imaps", s.IMAPS)} {
+		to := t.TempDir()
+		got := measure(t, command(binary, map[string]string{"HOME": to, "MAILSTOW_PASSWORD": s.Password("alice")}, "backup", u, "--to", to, "--tls-ca", s.CA))
+		t.Logf("%s: %.1f s, %.1f MiB at most", u, got.seconds, got.peak/(1<<20))
+		if got.peak == 0 || got.peak > 64<<20 {
+			t.Errorf("%s took %.1f MiB of memory, want at most 64", u, got.peak/(1<<20))
+		}
+	}
+}
