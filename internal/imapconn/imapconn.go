@@ -163,7 +163,7 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox) (mailbox.Listing, er
 			return
 		}
 		seen[b.UID] = true
-		if len(l.Messages) > int(c.client.Mailbox().NumMessages)+maxMailboxes {
+		if len(l.Messages) > c.wire.Exists()+maxMailboxes {
 			c.wire.Close()
 			return
 		}
@@ -175,7 +175,7 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox) (mailbox.Listing, er
 	if err != nil {
 		return mailbox.Listing{}, err
 	}
-	l.Exists = int(c.client.Mailbox().NumMessages) // now: mail may have come or gone meanwhile
+	l.Exists = c.wire.Exists() // now: mail may have come or gone meanwhile
 	return l, nil
 }
 

@@ -144,6 +144,26 @@ func (c *Conn) next() error {
 	return nil
 }
 
+// count follows how many messages the selected mailbox has.
+func (c *Conn) count(verb, number string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch n, _ := strconv.Atoi(number); verb {
+	case "EXISTS":
+		c.exists = n
+	case "EXPUNGE":
+		c.exists--
+	}
+}
+
+// Exists returns how many messages the server says the selected mailbox has,
+// by its last word. go-imap tells it too, but a moment late.
+func (c *Conn) Exists() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.exists
+}
+
 // untagged repairs an untagged response: rest is the first line behind the
 // star, line the same with star and line end.
 func (c *Conn) untagged(rest string, line []byte) error {
@@ -154,6 +174,7 @@ func (c *Conn) untagged(rest string, line []byte) error {
 		case "FETCH":
 			return c.startFetch(kind, line)
 		case "EXISTS", "RECENT", "EXPUNGE":
+			c.count(verb, kind)
 			c.out = []byte("* " + kind + " " + verb + "\r\n")
 			return nil
 		}

@@ -60,6 +60,7 @@ type Conn struct {
 	mu      sync.Mutex
 	pending map[string]bool // tags that await an answer; true where a body was asked for
 	bodies  int             // how many of them
+	exists  int             // messages in the selected mailbox, by the server's last word
 	bye     string          // what the server said when it hung up
 }
 
