@@ -4,7 +4,7 @@ GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: build demo test quick lint vuln fuzz bench memory clean
+.PHONY: build demo test quick lint vuln fuzz bench crash memory clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/mailstow .
@@ -39,6 +39,9 @@ fuzz: ## what strangers send
 
 bench: ## speed beside mbsync; see docs/performance.md
 	$(GO) test -run '^$$' -bench Pull -benchtime 3x -timeout 30m ./internal/cli
+
+crash: ## kill -9, two hundred times a server
+	$(GO) test -v -run TestKilledTwentyTimes -count 10 -timeout 30m ./internal/cli
 
 memory: ## a message of 1 GiB in flat memory
 	MAILSTOW_TEST_BIG=1 $(GO) test -v -run 'TestHugeMessage' -timeout 20m ./internal/cli

@@ -101,6 +101,15 @@ func TestMistakesInAccountsAreConfigErrors(t *testing.T) {
 	}
 }
 
+// A program that reads JSON reads nothing else: what went wrong is there too.
+func TestErrorsComeAsJSONWhereThatIsAskedFor(t *testing.T) {
+	status, out, errs := mailstow(t, map[string]string{"MAILSTOW_CONFIG": "/dev/null"}, "backup", "work", "--json")
+	o := last(t, out)
+	if status != exitConfig || errs != "" || o["type"] != "summary" || o["exit_code"] != float64(exitConfig) || !strings.Contains(out, `"type":"error"`) {
+		t.Errorf("status %d, stderr %q, stdout %s", status, errs, out)
+	}
+}
+
 func TestInterruptedIsTheSignalsStatus(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(Interrupted{Signal: 15})

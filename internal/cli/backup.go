@@ -107,13 +107,15 @@ func (o *outcome) status() int {
 
 // word is the outcome in one word, as people and scripts read it.
 func (o *outcome) word() string {
-	switch o.status() {
-	case exitOK:
+	switch s := o.status(); {
+	case s == exitOK:
 		return "ok"
-	case exitIncomplete:
+	case s == exitIncomplete:
 		return "incomplete"
-	case exitLater:
+	case s == exitLater:
 		return "skipped"
+	case s >= 128:
+		return "interrupted"
 	}
 	return "failed"
 }
@@ -188,8 +190,11 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	record.Result = "ok"
 	if runErr != nil {
 		record.Result, record.Reason = "failed", runErr.Error()
-		if errors.Is(runErr, backup.ErrIncomplete) {
+		switch {
+		case errors.Is(runErr, backup.ErrIncomplete):
 			record.Result = "incomplete"
+		case ctx.Err() != nil:
+			record.Result = "interrupted"
 		}
 	}
 	err = ar.EndRun(context.WithoutCancel(ctx), number, record)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -165,6 +166,10 @@ func (p *program) finish(ctx context.Context, err error) int {
 		return exitUsage
 	}
 	pr := explain(ctx, "", err)
-	pr.print(p.Stderr)
+	if slices.Contains(p.Args, "--json") {
+		failedJSON(p.Stdout, pr)
+	} else {
+		pr.print(p.Stderr)
+	}
 	return pr.status
 }

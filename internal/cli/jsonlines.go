@@ -118,15 +118,28 @@ func (j *jsonLines) warning(a *account, text string) {
 	j.write("warning", object{"account": a.name, "code": "warning", "message": text})
 }
 
-func (j *jsonLines) accountEnd(r *outcome) {
-	if p := r.problem; p != nil {
-		o := object{"account": r.account.name, "code": p.code, "message": p.what, "permanent": p.status == exitLogin || p.status == exitConfig}
-		for key, text := range map[string]string{"server": p.server, "hint": p.do} {
-			if text != "" {
-				o[key] = text
-			}
+// failedJSON is the output of a command that could not begin.
+func failedJSON(w io.Writer, p problem) {
+	j := newJSONLines(w)
+	j.problem(object{}, p)
+	j.write("summary", object{"time": stamp(time.Now()), "result": "failed", "exit_code": p.status})
+}
+
+// problem writes an error; o says what it concerns.
+func (j *jsonLines) problem(o object, p problem) {
+	o["code"], o["message"] = p.code, p.what
+	o["permanent"] = p.status == exitLogin || p.status == exitConfig
+	for key, text := range map[string]string{"server": p.server, "hint": p.do} {
+		if text != "" {
+			o[key] = text
 		}
-		j.write("error", o)
+	}
+	j.write("error", o)
+}
+
+func (j *jsonLines) accountEnd(r *outcome) {
+	if r.problem != nil {
+		j.problem(object{"account": r.account.name}, *r.problem)
 	}
 	sum := r.result.Sum()
 	o := object{
@@ -142,7 +155,7 @@ func (j *jsonLines) accountEnd(r *outcome) {
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
 func (j *jsonLines) summary(outcomes []outcome, status int, d time.Duration) {
-	o := object{"time": stamp(time.Now()), "run": j.run, "exit_code": status, "seconds": seconds(d), "ok": 0, "paused": 0, "incomplete": 0, "failed": 0, "skipped": 0}
+	o := object{"time": stamp(time.Now()), "run": j.run, "exit_code": status, "seconds": seconds(d), "ok": 0, "paused": 0, "incomplete": 0, "failed": 0, "skipped": 0, "interrupted": 0}
 	news, bytes, missing := 0, int64(0), 0
 	for i := range outcomes {
 		sum := outcomes[i].result.Sum()

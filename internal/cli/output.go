@@ -65,6 +65,9 @@ func (o *output) event(a *account, e report.Event) {
 	switch e := e.(type) {
 	case report.Planned:
 		t.total, t.started = e, time.Now()
+		if o.progress != nil && e.New > 0 {
+			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; to fetch: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), count(e.New), octets(e.NewOctets)))
+		}
 	case report.MailboxStarted:
 		t.mailbox = e.Mailbox.String()
 	case report.MessageArrived:

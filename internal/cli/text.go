@@ -102,7 +102,7 @@ func tallyWords(outcomes []outcome) string {
 		n[outcomes[i].word()]++
 	}
 	var words []string
-	for _, word := range []string{"ok", "skipped", "incomplete", "failed"} {
+	for _, word := range []string{"ok", "skipped", "incomplete", "interrupted", "failed"} {
 		if n[word] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n[word], word))
 		}

@@ -151,7 +151,7 @@ func (v *verifyOutput) progress(pl place, checked int) {
 func (v *verifyOutput) failed(ctx context.Context, pl place, err error) int {
 	pr := explain(ctx, pl.name, err)
 	if v.json != nil {
-		v.json.write("error", object{"account": pl.name, "code": pr.code, "message": pr.what})
+		v.json.problem(object{"account": pl.name}, pr)
 		return pr.status
 	}
 	if v.bar != nil {
