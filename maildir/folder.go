@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -226,6 +228,14 @@ func (a *Archive) sweep(f *folder, pid string) error {
 	return nil
 }
 
+// drift is how a folder's files differ from what the index knows of them.
+type drift struct {
+	gone, back []int64 // messages whose file is missing, or there again
+	unknown    []*entry
+}
+
+func (d *drift) none() bool { return len(d.gone)+len(d.back)+len(d.unknown) == 0 }
+
 // compare brings the index in step with a folder's files: those that it does
 // not know are digested and taken in, those that are gone are noted.
 func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
@@ -234,50 +244,66 @@ func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
 	if !always && curTime == f.curMtime && newTime == f.newMtime {
 		return nil
 	}
-	found, err := a.onDisk(f)
+	d, err := a.drift(ctx, f)
 	if err != nil {
 		return err
 	}
+	a.found.Adopted += len(d.unknown)
+	a.found.Removed += len(d.gone)
+	if recent1 || recent2 { // a change may still come in the same instant
+		curTime, newTime = 0, 0
+	}
+	if d.none() && f.id != 0 && curTime == f.curMtime && newTime == f.newMtime {
+		return nil
+	}
+	return inTx(ctx, a.db, func(tx *sql.Tx) error {
+		if err := a.saveFolder(ctx, tx, f); err != nil {
+			return err
+		}
+		f.curMtime, f.newMtime = curTime, newTime
+		if _, err := tx.ExecContext(ctx, "UPDATE folder SET cur_mtime = ?, new_mtime = ? WHERE id = ?", curTime, newTime, f.id); err != nil {
+			return err
+		}
+		return d.record(ctx, tx)
+	})
+}
+
+// drift finds out how a folder's files differ from the index.
+func (a *Archive) drift(ctx context.Context, f *folder) (*drift, error) {
 	type row struct {
 		id      int64
 		removed bool
 	}
 	known := map[string]row{}
-	err = rows(ctx, a.db, func(r *sql.Rows) error {
+	err := rows(ctx, a.db, func(r *sql.Rows) error {
 		var key string
 		var m row
-		if err := r.Scan(&m.id, &key, &m.removed); err != nil {
-			return err
-		}
+		err := r.Scan(&m.id, &key, &m.removed)
 		known[key] = m
-		return nil
+		return err
 	}, "SELECT id, key, removed_at IS NOT NULL FROM message WHERE folder = ?", f.id)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var gone, back []int64
+	found, err := a.onDisk(f)
+	if err != nil {
+		return nil, err
+	}
+	again := found // read twice before anything is called gone: a file that is being renamed may be missed
+	if slices.ContainsFunc(slices.Collect(maps.Keys(known)), func(key string) bool { return found[key] == "" && !known[key].removed }) {
+		if again, err = a.onDisk(f); err != nil {
+			return nil, err
+		}
+	}
+	d := &drift{}
 	for key, m := range known {
-		switch _, here := found[key]; {
+		switch here := found[key] != "" || again[key] != ""; {
 		case !here && !m.removed:
-			gone = append(gone, m.id)
+			d.gone = append(d.gone, m.id)
 		case here && m.removed:
-			back = append(back, m.id)
+			d.back = append(d.back, m.id)
 		}
 	}
-	if len(gone) > 0 { // a file that was renamed meanwhile may have been missed
-		again, err := a.onDisk(f)
-		if err != nil {
-			return err
-		}
-		kept := gone[:0]
-		for key, m := range known {
-			if _, here := again[key]; !here && !m.removed {
-				kept = append(kept, m.id)
-			}
-		}
-		gone = kept
-	}
-	var unknown []*entry
 	for key, name := range found {
 		if _, ok := known[key]; ok {
 			continue
@@ -287,46 +313,35 @@ func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
 			continue // moved meanwhile; the directory's time has changed too
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		unknown = append(unknown, e)
+		d.unknown = append(d.unknown, e)
 	}
-	a.found.Adopted += len(unknown)
-	a.found.Removed += len(gone)
-	if recent1 || recent2 { // a change may still come in the same instant
-		curTime, newTime = 0, 0
-	}
-	if len(gone)+len(back)+len(unknown) == 0 && f.id != 0 && curTime == f.curMtime && newTime == f.newMtime {
-		return nil
-	}
-	return inTx(ctx, a.db, func(tx *sql.Tx) error {
-		if err := a.saveFolder(ctx, tx, f); err != nil {
-			return err
-		}
-		insert, err := tx.PrepareContext(ctx, insertMessage)
-		if err != nil {
-			return err
-		}
-		defer insert.Close()
-		for _, e := range unknown {
-			if _, err := e.insert(ctx, insert); err != nil {
-				return err
-			}
-		}
-		for _, id := range gone {
-			if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = ?, accepted = 0 WHERE id = ?", time.Now().Unix(), id); err != nil {
-				return err
-			}
-		}
-		for _, id := range back {
-			if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = NULL WHERE id = ?", id); err != nil {
-				return err
-			}
-		}
-		f.curMtime, f.newMtime = curTime, newTime
-		_, err = tx.ExecContext(ctx, "UPDATE folder SET cur_mtime = ?, new_mtime = ? WHERE id = ?", curTime, newTime, f.id)
+	return d, nil
+}
+
+func (d *drift) record(ctx context.Context, tx *sql.Tx) error {
+	insert, err := tx.PrepareContext(ctx, insertMessage)
+	if err != nil {
 		return err
-	})
+	}
+	defer insert.Close()
+	for _, e := range d.unknown {
+		if _, err := e.insert(ctx, insert); err != nil {
+			return err
+		}
+	}
+	for _, id := range d.gone {
+		if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = ?, accepted = 0 WHERE id = ?", time.Now().Unix(), id); err != nil {
+			return err
+		}
+	}
+	for _, id := range d.back {
+		if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = NULL WHERE id = ?", id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mtime returns when a directory's entries last changed, in ns; recent says

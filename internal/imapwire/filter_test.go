@@ -11,6 +11,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"mailstow/internal/imapwire"
+	"mailstow/internal/mailtest"
 )
 
 // client is go-imap on top of the connection.
@@ -105,8 +106,8 @@ func TestEveryBodyReachesTheLibrary(t *testing.T) {
 
 func TestConnectionLostInsideBodyIsAnError(t *testing.T) {
 	for _, answer := range []string{
-		"* 1 FETCH (UID 7 BODY[] {50}\r\nhelloHANGUP", "* 1 FETCH (BODY[] {50}\r\nhelloHANGUP",
-		"* 1 FETCH (UID 7 BODY[] {5}\r\nhelloHANGUP", "* 1 FETCH (UID 7 BODY[] {5}\r\nhello)\r\nHANGUP",
+		"* 1 FETCH (UID 7 BODY[] {50}\r\nhello" + mailtest.HangUp, "* 1 FETCH (BODY[] {50}\r\nhello" + mailtest.HangUp,
+		"* 1 FETCH (UID 7 BODY[] {5}\r\nhello" + mailtest.HangUp, "* 1 FETCH (UID 7 BODY[] {5}\r\nhello)\r\n" + mailtest.HangUp,
 		"* 1 FETCH (UID 7 BODY[] {18446744073709551617}\r\nhello)\r\nTAG OK\r\n", "* 1 FETCH (UID 7 BODY[] {-1}\r\nhello)\r\nTAG OK\r\n",
 	} {
 		s := &scripted{answers: map[string]string{"UID FETCH": answer}}
@@ -169,7 +170,7 @@ func FuzzAnyAnswerIsReadOrRefused(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, answer string) {
-		s := &scripted{answers: map[string]string{"NOOP": answer + "HANGUP"}}
+		s := &scripted{answers: map[string]string{"NOOP": answer + mailtest.HangUp}}
 		wire, err := dial(t, s.start(t))
 		if err != nil {
 			t.Fatal(err)

@@ -1,16 +1,14 @@
 package imapwire_test
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"mailstow/internal/credential"
 	"mailstow/internal/imapwire"
+	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 )
 
@@ -27,52 +25,31 @@ type scripted struct {
 // start serves connections on loopback until the test ends.
 func (s *scripted) start(t testing.TB) netconn.Endpoint {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
 	s.commands = make(chan string, 1000)
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go s.serve(conn)
-		}
-	}()
-	return netconn.Endpoint{Addr: ln.Addr().String(), Security: netconn.Plain, Timeout: 10 * time.Second}
-}
-
-func (s *scripted) serve(conn net.Conn) {
-	defer conn.Close()
 	greeting := s.greeting
 	if greeting == "" {
 		greeting = "* OK ready\r\n"
 	}
-	fmt.Fprint(conn, greeting)
-	for lines := bufio.NewScanner(conn); lines.Scan(); {
-		tag, command, _ := strings.Cut(lines.Text(), " ")
-		s.commands <- command
-		if s.silent != "" && strings.HasPrefix(command, s.silent) {
-			continue
-		}
-		answer := "TAG OK done\r\n"
-		if command == "CAPABILITY" {
-			answer = "* CAPABILITY IMAP4rev1 " + s.caps + "\r\nTAG OK done\r\n"
-		}
-		for prefix, a := range s.answers {
-			if strings.HasPrefix(command, prefix) {
-				answer = a
-			}
-		}
-		answer, hangUp := strings.CutSuffix(answer, "HANGUP")
-		fmt.Fprint(conn, strings.ReplaceAll(answer, "TAG", tag))
-		if hangUp {
-			return
+	return netconn.Endpoint{Addr: mailtest.Script(t, greeting, s.answer), Security: netconn.Plain, Timeout: 10 * time.Second}
+}
+
+func (s *scripted) answer(line string) string {
+	tag, command, _ := strings.Cut(line, " ")
+	s.commands <- command
+	answer := "TAG OK done\r\n"
+	switch {
+	case s.silent != "" && strings.HasPrefix(command, s.silent):
+		time.Sleep(time.Second) // longer than the test waits
+		return mailtest.HangUp
+	case command == "CAPABILITY":
+		answer = "* CAPABILITY IMAP4rev1 " + s.caps + "\r\nTAG OK done\r\n"
+	}
+	for prefix, a := range s.answers {
+		if strings.HasPrefix(command, prefix) {
+			answer = a
 		}
 	}
+	return strings.ReplaceAll(answer, "TAG", tag)
 }
 
 // said returns the commands that the server has read so far.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
 )
@@ -104,7 +105,7 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 }
 
 func TestLastWordsAreShown(t *testing.T) {
-	s := &scripted{answers: map[string]string{"LOGIN": "* BYE maintenance till noon\r\nHANGUP"}}
+	s := &scripted{answers: map[string]string{"LOGIN": "* BYE maintenance till noon\r\n" + mailtest.HangUp}}
 	if _, err := dial(t, s.start(t)); err == nil || !strings.Contains(err.Error(), "maintenance till noon") {
 		t.Errorf("error = %v", err)
 	}

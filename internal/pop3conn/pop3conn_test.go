@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -20,36 +21,17 @@ import (
 // scripted serves a login and the given answers, by command.
 func scripted(t *testing.T, answers map[string]string) netconn.Endpoint {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				fmt.Fprint(conn, "+OK hi\r\n")
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					answer, ok := answers[lines.Text()]
-					if !ok {
-						answer = "-ERR unknown\r\n"
-						for _, known := range []string{"USER", "PASS", "NOOP", "QUIT"} {
-							if strings.HasPrefix(lines.Text(), known) {
-								answer = "+OK\r\n"
-							}
-						}
-					}
-					fmt.Fprint(conn, answer)
-				}
-			}()
+	addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
+		if answer, ok := answers[command]; ok {
+			return answer
 		}
-	}()
-	return netconn.Endpoint{Addr: ln.Addr().String(), Security: netconn.Plain, Timeout: 2 * time.Second}
+		switch word, _, _ := strings.Cut(command, " "); word {
+		case "USER", "PASS", "NOOP", "QUIT":
+			return "+OK\r\n"
+		}
+		return "-ERR unknown\r\n"
+	})
+	return netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 2 * time.Second}
 }
 
 func connect(t *testing.T, answers map[string]string) (*Conn, error) {

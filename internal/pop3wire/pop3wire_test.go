@@ -1,50 +1,24 @@
 package pop3wire_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
-	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/knadh/go-pop3"
 
+	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 	"mailstow/internal/pop3wire"
 )
 
-// serve answers each command with what answer returns; "" hangs up.
+// serve answers each command with what answer returns.
 func serve(t testing.TB, greeting string, answer func(command string) string) netconn.Endpoint {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				fmt.Fprint(conn, greeting)
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					a := answer(lines.Text())
-					if a == "" {
-						return
-					}
-					io.WriteString(conn, a)
-				}
-			}()
-		}
-	}()
-	return netconn.Endpoint{Addr: ln.Addr().String(), Security: netconn.Plain, Timeout: 10 * time.Second}
+	return netconn.Endpoint{Addr: mailtest.Script(t, greeting, answer), Security: netconn.Plain, Timeout: 10 * time.Second}
 }
 
 func dial(t testing.TB, e netconn.Endpoint) (*pop3wire.Conn, *pop3.Conn, error) {
@@ -124,7 +98,7 @@ func TestConnectionLostInsideBodyIsAnError(t *testing.T) {
 			case 2:
 				return part
 			}
-			return ""
+			return mailtest.HangUp
 		}))
 		if err != nil {
 			t.Fatal(err)
