@@ -561,6 +561,9 @@ func TestMailboxesThatMeetAreKeptApart(t *testing.T) {
 		boxes = append(boxes, mailbox.Mailbox{Name: mailbox.NewName(strings.Split(wire, "/")...), Wire: wire, Delimiter: "/"})
 	}
 	boxes = append(boxes, mailbox.Mailbox{Name: mailbox.NewName("a/b"), Wire: "a/b.", Delimiter: "."})
+	for _, wire := range []string{"inbox/x", "Inbox/x", "INBOX/x"} { // one name in three spellings
+		boxes = append(boxes, mailbox.Mailbox{Name: mailbox.NewName("INBOX", "x"), Wire: wire, Delimiter: "/"})
+	}
 	where := map[string]string{}
 	seen := map[string]string{}
 	for i, mb := range boxes {

@@ -204,6 +204,15 @@ var ownTmp = regexp.MustCompile(`^[0-9]+\.([0-9]+)[0-9a-f]{20}\.`)
 
 // sweep removes what the killed process pid left in tmp.
 func (a *Archive) sweep(f *folder, pid string) error {
+	unfinished, err := filepath.Glob(filepath.Join(a.abs(f), newFile))
+	if err != nil {
+		return err
+	}
+	for _, name := range unfinished {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
 	dir := path.Join(f.path, "tmp")
 	d, err := a.root.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -71,10 +71,7 @@ func (in *Intake) place(mb mailbox.Mailbox) *mailboxRow {
 	row := in.mailboxes[mb.Wire]
 	if row == nil {
 		row = &mailboxRow{}
-		p := PathOf(mb.Name)
-		if in.taken(p) {
-			p = apart(mb.Name)
-		}
+		p := in.choose(mb)
 		if row.folder = a.folders[p]; row.folder == nil {
 			row.folder = &folder{path: p}
 			a.folders[p] = row.folder
@@ -85,6 +82,30 @@ func (in *Intake) place(mb mailbox.Mailbox) *mailboxRow {
 		row.Mailbox = mb
 	}
 	return row
+}
+
+// choose returns the path for a mailbox that has no folder yet. It is the
+// same path when the index is lost, whatever order the server lists in.
+func (in *Intake) choose(mb mailbox.Mailbox) string {
+	byName, byWire := apart(mb.Name, spelled(mb.Name)), apart(mb.Name, mb.Wire)
+	p := PathOf(mb.Name)
+	switch {
+	case in.a.folders[byWire] != nil, in.holds(p), in.taken(p) && in.holds(byName):
+		return byWire // the server spells one name in several ways
+	case in.taken(p):
+		return byName
+	}
+	return p
+}
+
+// holds reports whether p is another mailbox's directory.
+func (in *Intake) holds(p string) bool {
+	for _, m := range in.mailboxes {
+		if m.folder.path == p {
+			return true
+		}
+	}
+	return false
 }
 
 // taken reports whether p is another mailbox's directory, or would be the

@@ -29,13 +29,13 @@ func PathOf(name mailbox.Name) string {
 	for _, elem := range name.Elems() {
 		part := encode(elem)
 		if len(part) > maxComponent {
-			part = shorten(part, name)
+			part = shorten(part, spelled(name))
 		}
 		parts = append(parts, part)
 	}
 	p := strings.Join(parts, "/")
 	if len(p) > maxPath {
-		p = shorten(parts[0], name)
+		p = shorten(parts[0], spelled(name))
 	}
 	return p
 }
@@ -95,10 +95,13 @@ func nameOfPath(p string) mailbox.Name {
 	return mailbox.NewName(parts...)
 }
 
-// shorten cuts a component, between characters, and adds a hash of the whole
-// name. "%=" cannot come from encode.
-func shorten(part string, name mailbox.Name) string {
-	sum := sha256.Sum256([]byte(strings.Join(name.Elems(), "\x00")))
+// spelled returns a name as its hash is taken of.
+func spelled(name mailbox.Name) string { return strings.Join(name.Elems(), "\x00") }
+
+// shorten cuts a component, between characters, and adds a hash of what it
+// stands for. "%=" cannot come from encode.
+func shorten(part, whole string) string {
+	sum := sha256.Sum256([]byte(whole))
 	mark := "%=" + hex.EncodeToString(sum[:6])
 	if len(part)+len(mark) > maxComponent {
 		part = part[:maxComponent-len(mark)]
@@ -112,10 +115,11 @@ func shorten(part string, name mailbox.Name) string {
 	return part + mark
 }
 
-// apart returns the path for a mailbox whose own path is taken by another.
-func apart(name mailbox.Name) string {
+// apart returns the path for a mailbox whose own path is taken by another; it
+// is told from others by whole.
+func apart(name mailbox.Name, whole string) string {
 	p := PathOf(name)
-	return path.Join(path.Dir(p), shorten(path.Base(p), name))
+	return path.Join(path.Dir(p), shorten(path.Base(p), whole))
 }
 
 // folded returns what two paths have in common if they meet in one directory
