@@ -146,20 +146,31 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output) (o outcome)
 	return o
 }
 
+// pull opens the archive and lets the engine fill it.
 func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *output, o *outcome) error {
 	var err error
 	if o.dir, err = filepath.Abs(a.dir); err != nil {
 		return err
 	}
-	memory := p.memory()
+	memory, dry := p.memory(), c.Bool("dry-run")
 	if memory.vanished(o.dir) && !c.Bool("new-archive") {
 		return configFailed("the archive "+o.dir+" has vanished; nothing was created in its place",
 			"mount its disk; or, if it is really gone, begin a new one with --new-archive")
 	}
-	if c.Bool("dry-run") && !maildir.Exists(o.dir) {
-		return p.run(ctx, c, a, nothing{}, out, o)
+	login, err := p.login(ctx, a, out)
+	if err != nil {
+		return err
 	}
-	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !c.Bool("dry-run"), Create: true})
+	defer login.close()
+	if !maildir.Exists(o.dir) {
+		if err := login.now(ctx); err != nil { // nothing is made for a name that was mistyped
+			return err
+		}
+		if dry {
+			return runEngine(ctx, a, login, nothing{}, dry, out, o)
+		}
+	}
+	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !dry, Create: true})
 	if err != nil {
 		return archiveFailed(err)
 	}
@@ -169,39 +180,83 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	if err != nil {
 		return archiveFailed(err)
 	}
-	if c.Bool("dry-run") {
-		return p.run(ctx, c, a, archive{in}, out, o)
+	if dry {
+		return runEngine(ctx, a, login, archive{in}, dry, out, o)
 	}
 	if err := memory.remember(o.dir, ar.ID()); err != nil {
 		out.warn(a, "the archive cannot be remembered, so its disappearance would not be noticed: "+err.Error())
 	}
-	record := maildir.Run{Command: "backup", Source: a.source(), Started: time.Now()}
+	return recorded(ctx, ar, a, o, func() error { return runEngine(ctx, a, login, archive{in}, dry, out, o) })
+}
+
+// recorded notes in the archive how a run went, and closes the archive.
+func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, run func() error) error {
+	record := maildir.Run{Command: "backup", Source: a.source(), Started: time.Now(), Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)
 	if err != nil {
 		return archiveFailed(err)
 	}
-	runErr := p.run(ctx, c, a, archive{in}, out, o)
-	if errors.As(runErr, new(*backup.ArchiveError)) {
-		ar.Abandon() // the next run looks for what this one left
-		return runErr
-	}
+	runErr := run()
 	sum := o.result.Sum()
 	record.Ended, record.New, record.NewOctets, record.OnServer, record.Missing = time.Now(), sum.New, sum.Octets, sum.OnServer, o.result.Missing()
-	record.Result = "ok"
-	if runErr != nil {
+	switch {
+	case runErr == nil:
+	case errors.As(runErr, new(*backup.ArchiveError)):
+		ar.Abandon() // the next run looks for what this one left
+		return runErr
+	case errors.Is(runErr, backup.ErrIncomplete):
+		record.Result, record.Reason = "incomplete", runErr.Error()
+	case ctx.Err() != nil:
+		record.Result, record.Reason = "interrupted", runErr.Error()
+	default:
 		record.Result, record.Reason = "failed", runErr.Error()
-		switch {
-		case errors.Is(runErr, backup.ErrIncomplete):
-			record.Result = "incomplete"
-		case ctx.Err() != nil:
-			record.Result = "interrupted"
-		}
 	}
 	err = ar.EndRun(context.WithoutCancel(ctx), number, record)
 	if err = errors.Join(err, ar.Close()); err != nil && runErr == nil {
 		return archiveFailed(err)
 	}
 	return runErr
+}
+
+// login makes connections to an account's server.
+type login struct {
+	open  func(context.Context) (backup.Source, error)
+	first backup.Source // made before it was needed; nil once it is used
+}
+
+// login asks for the account's password.
+func (p *program) login(ctx context.Context, a *account, out *output) (*login, error) {
+	secret, err := a.password(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if a.insecure {
+		out.warn(a, "password and mail go over the network in plain text")
+	}
+	return &login{open: a.open(secret)}, nil
+}
+
+// now logs in, for the first connection that is asked for.
+func (l *login) now(ctx context.Context) (err error) {
+	if l.first, err = l.open(ctx); err != nil {
+		return &serverError{err}
+	}
+	return nil
+}
+
+// connect returns a connection.
+func (l *login) connect(ctx context.Context) (backup.Source, error) {
+	if src := l.first; src != nil {
+		l.first = nil
+		return src, nil
+	}
+	return l.open(ctx)
+}
+
+func (l *login) close() {
+	if l.first != nil {
+		l.first.Close(false)
+	}
 }
 
 // archiveFailed marks an error of the disk, unless it says what it is.
@@ -214,18 +269,11 @@ func archiveFailed(err error) error {
 	return &backup.ArchiveError{Err: err}
 }
 
-// run logs in and runs the engine.
-func (p *program) run(ctx context.Context, c *cli.Context, a *account, ar backup.Archive, out *output, o *outcome) error {
-	secret, err := a.password(ctx)
-	if err != nil {
-		return err
-	}
-	if a.insecure {
-		out.warn(a, "password and mail go over the network in plain text")
-	}
+// runEngine lets the engine work.
+func runEngine(ctx context.Context, a *account, l *login, ar backup.Archive, dry bool, out *output, o *outcome) (err error) {
 	sink := &accountSink{out: out, account: a}
-	o.result, err = backup.Run(ctx, a.open(secret), ar, sink, backup.Options{
-		DryRun:   c.Bool("dry-run"),
+	o.result, err = backup.Run(ctx, l.connect, ar, sink, backup.Options{
+		DryRun:   dry,
 		Patience: min(10*a.endpoint.Timeout, 5*time.Minute),
 	})
 	if err == nil {

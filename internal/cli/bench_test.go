@@ -33,7 +33,7 @@ func pull(b *testing.B, messages, size int) {
 		if err := os.MkdirAll(filepath.Join(dir, "home"), 0o700); err != nil {
 			b.Fatal(err)
 		}
-		cmd := command(binary, map[string]string{"HOME": filepath.Join(dir, "home"), "MAILSTOW_PASSWORD": s.Password("alice")}, "backup", login("imap+insecure", s.IMAP), "--to", filepath.Join(dir, "mailstow"))
+		cmd := command(binary, map[string]string{"HOME": filepath.Join(dir, "home"), "MAILSTOW_PASSWORD": s.Password("alice")}, "backup", address("imap+insecure", s.IMAP), "--to", filepath.Join(dir, "mailstow"))
 		ours.add(measure(b, cmd))
 		if got := fileCount(b, filepath.Join(dir, "mailstow", "alice@127.0.0.1", "INBOX", "cur")); got != messages {
 			b.Fatalf("mailstow stored %d messages, want %d", got, messages)
@@ -197,7 +197,7 @@ func TestHugeMessageTakesLittleMemory(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	deposit(t, s, 1, 1<<30)
 	binary := built(t)
-	for _, u := range []string{login("imap+insecure", s.IMAP), login("pop3+insecure", s.POP3), login("imaps", s.IMAPS)} {
+	for _, u := range []string{address("imap+insecure", s.IMAP), address("pop3+insecure", s.POP3), address("imaps", s.IMAPS)} {
 		to := t.TempDir()
 		got := measure(t, command(binary, map[string]string{"HOME": to, "MAILSTOW_PASSWORD": s.Password("alice")}, "backup", u, "--to", to, "--tls-ca", s.CA))
 		t.Logf("%s: %.1f s, %.1f MiB at most", u, got.seconds, got.peak/(1<<20))

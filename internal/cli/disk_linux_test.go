@@ -19,7 +19,7 @@ func TestFullDiskIsTold(t *testing.T) {
 	}
 	t.Cleanup(func() { syscall.Unmount(disk, 0) })
 	env, to := home(t, s), filepath.Join(disk, "archive")
-	status, out, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to)
+	status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to)
 	if status != exitDisk || !strings.Contains(errs, "no space") || !strings.Contains(errs, "make room") {
 		t.Errorf("status %d, %q %q", status, out, errs)
 	}
@@ -29,7 +29,7 @@ func TestFullDiskIsTold(t *testing.T) {
 	if status, _, errs := mailstow(t, env, "verify", to); status != exitOK {
 		t.Errorf("verify: status %d, %s", status, errs)
 	}
-	if status, _, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to); status != exitOK {
+	if status, _, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to); status != exitOK {
 		t.Errorf("next run: status %d, %s", status, errs)
 	}
 	if got := kept(t, filepath.Join(to, "alice@127.0.0.1", "INBOX")); !maps.Equal(got, served(t, s, "INBOX")) {

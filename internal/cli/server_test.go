@@ -29,7 +29,7 @@ func home(t *testing.T, s *mailtest.Server) map[string]string {
 	return map[string]string{"HOME": t.TempDir(), "MAILSTOW_PASSWORD": s.Password("alice"), "MAILSTOW_CONFIG": os.DevNull}
 }
 
-func login(scheme, addr string) string { return scheme + "://alice@" + addr }
+func address(scheme, addr string) string { return scheme + "://alice@" + addr }
 
 // ugly is mail that is hard to keep.
 func ugly() [][]byte {
@@ -137,7 +137,7 @@ func TestWholeAccountComesBackExactlyOverIMAP(t *testing.T) {
 		for wire := range boxes {
 			all += fill(t, s, wire, ugly())
 		}
-		status, out, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to, "--json")
+		status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to, "--json")
 		if status != exitOK || errs != "" {
 			t.Fatalf("status %d, %s%s", status, out, errs)
 		}
@@ -154,7 +154,7 @@ func TestWholeAccountComesBackExactlyOverIMAP(t *testing.T) {
 			}
 		}
 		// Cron: nothing new and nothing wrong, so nothing is said.
-		if status, out, errs = mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to); status != exitOK || out+errs != "" {
+		if status, out, errs = mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to); status != exitOK || out+errs != "" {
 			t.Errorf("second run: status %d, %q %q; want silence", status, out, errs)
 		}
 		if status, out, errs = mailstow(t, env, "verify", to); status != exitOK || !strings.Contains(out, "all hashes match") {
@@ -172,7 +172,7 @@ func TestBackupChangesNoFlag(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if status, _, errs := mailstow(t, home(t, s), "backup", login("imap+insecure", s.IMAP), "--to", t.TempDir()); status != exitOK {
+		if status, _, errs := mailstow(t, home(t, s), "backup", address("imap+insecure", s.IMAP), "--to", t.TempDir()); status != exitOK {
 			t.Fatal(errs)
 		}
 		if _, err := c.Command("EXAMINE INBOX"); err != nil {
@@ -189,7 +189,7 @@ func TestInboxComesBackOverPOP3(t *testing.T) {
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		env, to := home(t, s), t.TempDir()
 		n := fill(t, s, "INBOX", ugly())
-		status, out, errs := mailstow(t, env, "backup", login("pop3+insecure", s.POP3), "--to", to, "--json")
+		status, out, errs := mailstow(t, env, "backup", address("pop3+insecure", s.POP3), "--to", to, "--json")
 		if status != exitOK {
 			t.Fatalf("status %d, %s%s", status, out, errs)
 		}
@@ -208,11 +208,11 @@ func TestInboxComesBackOverPOP3(t *testing.T) {
 		if !maps.Equal(got, want) || total(got) != n {
 			t.Errorf("%d files, want %d, octet for octet", total(got), n)
 		}
-		if status, out, errs = mailstow(t, env, "backup", login("pop3+insecure", s.POP3), "--to", to); status != exitOK || out+errs != "" {
+		if status, out, errs = mailstow(t, env, "backup", address("pop3+insecure", s.POP3), "--to", to); status != exitOK || out+errs != "" {
 			t.Errorf("second run: status %d, %q %q; want silence", status, out, errs)
 		}
 		// The hybrid: the same inbox over IMAP is recognised.
-		status, out, errs = mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to, "--json")
+		status, out, errs = mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to, "--json")
 		if o := last(t, out); status != exitOK || o["new"] != 0.0 {
 			t.Errorf("over IMAP: status %d, %v %s", status, o, errs)
 		}
@@ -225,7 +225,7 @@ func TestInboxComesBackOverPOP3(t *testing.T) {
 func TestEveryKindOfTLS(t *testing.T) {
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		n := fill(t, s, "INBOX", ugly()[:5])
-		for _, u := range []string{login("imaps", s.IMAPS), login("imap", s.IMAP), login("pop3s", s.POP3S), login("pop3", s.POP3)} {
+		for _, u := range []string{address("imaps", s.IMAPS), address("imap", s.IMAP), address("pop3s", s.POP3S), address("pop3", s.POP3)} {
 			to := t.TempDir()
 			if status, _, errs := mailstow(t, home(t, s), "backup", u, "--to", to, "--tls-ca", s.CA); status != exitOK || errs != "" {
 				t.Errorf("%s: status %d, %s", u, status, errs)
@@ -245,8 +245,12 @@ func TestWrongPasswordIsALoginError(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	env := home(t, s)
 	env["MAILSTOW_PASSWORD"] = "wrong-horse"
-	for _, u := range []string{login("imap+insecure", s.IMAP), login("pop3+insecure", s.POP3)} {
-		status, out, errs := mailstow(t, env, "backup", u, "--to", t.TempDir())
+	for _, u := range []string{address("imap+insecure", s.IMAP), address("pop3+insecure", s.POP3)} {
+		to := t.TempDir()
+		status, out, errs := mailstow(t, env, "backup", u, "--to", to)
+		if entries, _ := os.ReadDir(to); len(entries) != 0 {
+			t.Errorf("%s: an archive was begun: %v", u, entries)
+		}
 		if status != exitLogin || !strings.Contains(errs, "login refused") || strings.Contains(out+errs, "wrong-horse") {
 			t.Errorf("%s: status %d, %q", u, status, errs)
 		}
@@ -282,7 +286,7 @@ func TestRealMailComesBackExactly(t *testing.T) {
 		}
 		n := fill(t, s, "INBOX", mail)
 		env, to := home(t, s), t.TempDir()
-		status, out, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to)
+		status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to)
 		if status != exitOK {
 			t.Fatalf("status %d, %s%s", status, out, errs)
 		}
@@ -304,7 +308,7 @@ func TestOtherProgramsReadTheArchive(t *testing.T) {
 		n += fill(t, s, box, slices.DeleteFunc(ugly(), func(m []byte) bool { return len(m)%4 != i%4 || bytes.Contains(m, []byte("twin")) }))
 	}
 	to, env := t.TempDir(), home(t, s)
-	if status, _, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to); status != exitOK {
+	if status, _, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to); status != exitOK {
 		t.Fatal(errs)
 	}
 	account := filepath.Join(to, "alice@127.0.0.1")
@@ -429,7 +433,7 @@ func TestKilledTwentyTimesConverges(t *testing.T) {
 		}
 		n := fill(t, s, "INBOX", mail[:300]) + fill(t, s, s.Prefix()+"Other", mail[200:])
 		binary, env, to := built(t), home(t, s), t.TempDir()
-		args := []string{"backup", login("imap+insecure", s.IMAP), "--to", to, "-v"}
+		args := []string{"backup", address("imap+insecure", s.IMAP), "--to", to, "-v"}
 		killed := 0
 		for range 20 {
 			cmd := command(binary, env, args...)
@@ -470,7 +474,7 @@ func TestKilledTwentyTimesConverges(t *testing.T) {
 func TestSecondRunMeanwhileStepsBack(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	env, to := home(t, s), t.TempDir()
-	args := []string{"backup", login("imap+insecure", s.IMAP), "--to", to}
+	args := []string{"backup", address("imap+insecure", s.IMAP), "--to", to}
 	if status, _, errs := mailstow(t, env, args...); status != exitOK {
 		t.Fatal(errs)
 	}
@@ -496,7 +500,7 @@ func TestVanishedArchiveIsNotBegunAnew(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	fill(t, s, "INBOX", ugly()[:3])
 	env, mount := home(t, s), t.TempDir()
-	args := []string{"backup", login("imap+insecure", s.IMAP), "--to", filepath.Join(mount, "mail")}
+	args := []string{"backup", address("imap+insecure", s.IMAP), "--to", filepath.Join(mount, "mail")}
 	if status, _, errs := mailstow(t, env, args...); status != exitOK {
 		t.Fatal(errs)
 	}
@@ -526,7 +530,7 @@ func TestVanishedArchiveIsNotBegunAnew(t *testing.T) {
 func TestNewerIndexIsRefusedUntouched(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	env, to := home(t, s), t.TempDir()
-	args := []string{"backup", login("imap+insecure", s.IMAP), "--to", to}
+	args := []string{"backup", address("imap+insecure", s.IMAP), "--to", to}
 	if status, _, errs := mailstow(t, env, args...); status != exitOK {
 		t.Fatal(errs)
 	}
@@ -596,7 +600,7 @@ func TestDamageIsFoundAndNamed(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	fill(t, s, "INBOX", ugly())
 	env, to := home(t, s), t.TempDir()
-	if status, _, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to); status != exitOK {
+	if status, _, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to); status != exitOK {
 		t.Fatal(errs)
 	}
 	cur := filepath.Join(to, "alice@127.0.0.1", "INBOX", "cur")
@@ -632,7 +636,7 @@ func TestDryRunTellsAndWritesNothing(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	n := fill(t, s, "INBOX", ugly())
 	env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
-	status, out, errs := mailstow(t, env, "backup", login("imap+insecure", s.IMAP), "--to", to, "--dry-run")
+	status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to, "--dry-run")
 	if status != exitOK || !strings.Contains(out, fmt.Sprintf("would copy %d messages", n)) || !strings.Contains(out, "Nothing was written.") {
 		t.Errorf("status %d, %q %q", status, out, errs)
 	}
