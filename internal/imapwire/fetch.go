@@ -254,17 +254,6 @@ func (c *Conn) endFetch(f *fetchResponse) error {
 	}
 	f.items = append(f.items, fmt.Sprintf("%s {%d}\r\n", f.spoolName, f.spoolSize))
 	c.out = f.flush()
-	c.body, c.left, c.after = closeAtEnd{f.spool}, f.spoolSize, []byte(")\r\n")
+	c.body, c.left, c.after = f.spool, f.spoolSize, []byte(")\r\n")
 	return nil
-}
-
-// closeAtEnd closes a file when it has been read.
-type closeAtEnd struct{ *os.File }
-
-func (c closeAtEnd) Read(p []byte) (int, error) {
-	n, err := c.File.Read(p)
-	if err != nil {
-		c.File.Close()
-	}
-	return n, err
 }

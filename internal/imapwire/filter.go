@@ -88,6 +88,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 		case c.left > 0:
 			n, err := c.body.Read(p[:min(int64(len(p)), max(c.left-1, 1))])
 			c.left -= int64(n)
+			if spool, ok := c.body.(io.Closer); ok && c.left == 0 {
+				spool.Close()
+			}
 			if n > 0 {
 				return n, nil
 			}
