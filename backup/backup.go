@@ -88,8 +88,9 @@ type Batch interface {
 	// Gone notes that the server no longer lists messages, or does again.
 	Gone(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, gone bool) error
 
-	// Failed notes why a message could not be fetched.
-	Failed(ctx context.Context, m mailbox.Mailbox, id mailbox.ID, reason string) error
+	// Failures notes which messages could not be fetched, and why; those
+	// that were noted before are forgotten.
+	Failures(ctx context.Context, m mailbox.Mailbox, reasons map[mailbox.ID]string) error
 
 	// Done notes how the mailbox stood when all of it was in the archive.
 	Done(ctx context.Context, m mailbox.Mailbox, l mailbox.Listing) error
@@ -200,10 +201,14 @@ func (r *run) planAll(ctx context.Context, boxes []mailbox.Mailbox) error {
 	planned := report.Planned{Mailboxes: len(boxes)}
 	for _, mb := range boxes {
 		p, err := r.plan(ctx, mb)
-		if err != nil {
+		switch {
+		case r.line.another(err):
+			p.unreadable(r.sink, "the connection is lost on it: "+err.Error())
+		case err != nil:
 			return err
+		default:
+			r.line.arrived()
 		}
-		r.line.arrived()
 		r.plans = append(r.plans, p)
 		planned.Messages += p.tally.OnServer
 		planned.New += len(p.want)

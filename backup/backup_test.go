@@ -312,6 +312,17 @@ func TestMailboxThatCannotBeReadStopsNothing(t *testing.T) {
 	holds(t, dir, s.boxes[1])
 }
 
+func TestMailboxThatKillsTheConnectionStopsNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("A", 1, 3), {name: "Bad", dies: true}, numbered("C", 1, 3)}}
+	result, _, err := run(t, dir, s, nil)
+	if !errors.Is(err, backup.ErrIncomplete) || result.Tallies[1].Reason == "" {
+		t.Errorf("tallies %+v, %v", result.Tallies, err)
+	}
+	holds(t, dir, s.boxes[0])
+	holds(t, dir, s.boxes[2])
+}
+
 // Mail that was expunged while the run went on is not missing.
 func TestMessageExpungedMeanwhileIsNotMissing(t *testing.T) {
 	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 9)}}
@@ -429,6 +440,26 @@ func TestMailThatTheUserRemovedIsNotFetchedAgain(t *testing.T) {
 	result, _, err := run(t, dir, s, nil)
 	if sum := result.Sum(); err != nil || s.fetched != 0 || sum.Removed != 1 || sum.Kept != 4 {
 		t.Errorf("%d fetched, sum %+v, %v", s.fetched, sum, err)
+	}
+}
+
+// Not even when the server gives all its messages new IDs.
+func TestMailThatTheUserRemovedStaysRemovedWhenIDsChange(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 5)}}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	paths, _ := filepath.Glob(filepath.Join(dir, "INBOX/cur/*"))
+	if err := os.Remove(paths[0]); err != nil {
+		t.Fatal(err)
+	}
+	s.validity, s.fetched = 2, 0
+	for range 2 {
+		result, _, err := run(t, dir, s, nil)
+		if sum := result.Sum(); err != nil || s.fetched != 0 || sum.Removed != 1 || sum.Again+sum.Kept != 4 {
+			t.Errorf("%d fetched, sum %+v, %v", s.fetched, sum, err)
+		}
 	}
 }
 

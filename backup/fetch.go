@@ -28,6 +28,15 @@ func (r *run) carryOut(ctx context.Context, p *plan) error {
 			if err := b.Claim(ctx, p.Mailbox, c.Message, c.archived, false); err != nil {
 				return err
 			}
+			if c.removed {
+				w.then(func() { p.tally.Removed++ })
+				continue
+			}
+			if p.imap {
+				if err := b.SetFlags(ctx, p.Mailbox, c.Message, c.archived); err != nil {
+					return err
+				}
+			}
 			w.then(func() {
 				p.tally.Again++
 				r.sink.Report(report.MessageStored{Mailbox: p.Name, ID: c.ID, Size: c.Size, Recognised: true})
@@ -59,11 +68,13 @@ func (r *run) carryOut(ctx context.Context, p *plan) error {
 // finish notes how the mailbox stands; it is reported when all that came
 // before is durable.
 func (r *run) finish(ctx context.Context, b Batch, p *plan) error {
+	reasons := map[mailbox.ID]string{}
 	for id, f := range p.failed {
 		r.sink.Report(report.MessageFailed{Mailbox: p.Name, ID: id, Size: f.Size, Reason: f.reason})
-		if err := b.Failed(ctx, p.Mailbox, id, f.reason); err != nil {
-			return err
-		}
+		reasons[id] = f.reason
+	}
+	if err := b.Failures(ctx, p.Mailbox, reasons); err != nil {
+		return err
 	}
 	if p.short > 0 {
 		r.sink.Report(report.Short{Mailbox: p.Name, Messages: p.short})

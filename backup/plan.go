@@ -18,6 +18,7 @@ type plan struct {
 	tally   report.Tally
 	done    bool   // carried out
 	session Source // in which IDs hold that do not last
+	imap    bool
 
 	want     []mailbox.Message              // to be fetched
 	claims   []claim                        // recognised
@@ -52,6 +53,7 @@ func (p *plan) pretend() {
 type claim struct {
 	mailbox.Message
 	archived int64
+	removed  bool // from the archive, by the user
 }
 
 // plan looks at a mailbox and decides what is to be done. A mailbox that the
@@ -70,12 +72,18 @@ func (r *run) plan(ctx context.Context, mb mailbox.Mailbox) (*plan, error) {
 		err = r.line.do(ctx, survey)
 	}
 	if retry.IsRefused(err) || errors.Is(err, mailbox.ErrRebuilt) {
-		p.tally = report.Tally{Reason: err.Error()}
-		r.sink.Report(report.MailboxFailed{Mailbox: mb.Name, Reason: err.Error()})
+		p.unreadable(r.sink, err.Error())
 		err = nil
 	}
 	p.tally.Mailbox, p.tally.Role, p.tally.Path = mb.Name, mb.Role, r.archive.Path(mb)
 	return p, err
+}
+
+// unreadable makes a plan that has nothing to do, for a reason.
+func (p *plan) unreadable(sink report.Sink, reason string) {
+	p.tally = report.Tally{Mailbox: p.Name, Role: p.Role, Path: p.tally.Path, Reason: reason}
+	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
+	sink.Report(report.MailboxFailed{Mailbox: p.Name, Reason: reason})
 }
 
 // survey fills in a plan. It begins anew when it is called again.
@@ -95,7 +103,7 @@ func (r *run) survey(ctx context.Context, src Source, p *plan) error {
 		known = nil // without UIDVALIDITY a UID of yesterday names nothing
 	}
 	p.tally = report.Tally{UIDValidity: l.UIDValidity, OnServer: l.Exists, Listed: len(l.Messages)}
-	p.session = src
+	p.session, p.imap = src, src.Protocol() == mailbox.IMAP
 	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
 	listed := make(map[mailbox.ID]bool, len(l.Messages))
 	for _, m := range l.Messages {
@@ -134,7 +142,7 @@ func (r *run) keep(p *plan, protocol mailbox.Protocol, m mailbox.Message, kept m
 	}
 	p.tally.Kept++
 	if protocol == mailbox.IMAP && !slices.Equal(m.Flags, kept.Flags) {
-		p.flags = append(p.flags, claim{m, kept.Message})
+		p.flags = append(p.flags, claim{Message: m, archived: kept.Message})
 	}
 }
 
@@ -160,7 +168,7 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live map[mailb
 	if err := r.readHeaders(ctx, src, p, maybe); err != nil {
 		return err
 	}
-	found := map[mailbox.ID]int64{}
+	found := map[mailbox.ID]fingerprint.Candidate{}
 	for _, m := range maybe {
 		if header, ok := p.headers[m.ID]; ok {
 			if archived, ok := pool.take(m.Size, header); ok {
@@ -169,9 +177,9 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live map[mailb
 		}
 	}
 	p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool {
-		archived, ok := found[m.ID]
+		c, ok := found[m.ID]
 		if ok {
-			p.claims = append(p.claims, claim{m, archived})
+			p.claims = append(p.claims, claim{m, c.Message, c.Removed})
 		}
 		return ok
 	})
@@ -236,19 +244,21 @@ func newPool(free []fingerprint.Candidate) *pool {
 func (p *pool) hasSize(size int64) bool { return p.bySize[size] > 0 }
 
 // take takes a message with this size and header out of the pool; one with
-// exactly this size if there is one.
-func (p *pool) take(size int64, header fingerprint.Sum) (archived int64, ok bool) {
+// exactly this size if there is one, one whose file is there if there is one.
+func (p *pool) take(size int64, header fingerprint.Sum) (found fingerprint.Candidate, ok bool) {
 	like := p.free[header]
-	i := slices.IndexFunc(like, func(c fingerprint.Candidate) bool { return c.Size == size })
-	if i < 0 {
-		i = slices.IndexFunc(like, func(c fingerprint.Candidate) bool { return c.SizeMatches(size) })
+	for _, fits := range []func(fingerprint.Candidate) bool{
+		func(c fingerprint.Candidate) bool { return !c.Removed && c.Size == size },
+		func(c fingerprint.Candidate) bool { return !c.Removed && c.SizeMatches(size) },
+		func(c fingerprint.Candidate) bool { return c.SizeMatches(size) },
+	} {
+		if i := slices.IndexFunc(like, fits); i >= 0 {
+			found = like[i]
+			p.free[header] = slices.Delete(like, i, i+1)
+			return found, true
+		}
 	}
-	if i < 0 {
-		return 0, false
-	}
-	archived = like[i].Message
-	p.free[header] = slices.Delete(like, i, i+1)
-	return archived, true
+	return found, false
 }
 
 // rest returns what is left in the pool, by the digest of its octets.
@@ -256,7 +266,9 @@ func (p *pool) rest() map[fingerprint.Sum][]int64 {
 	bySum := map[fingerprint.Sum][]int64{}
 	for _, like := range p.free {
 		for _, c := range like {
-			bySum[c.SHA256] = append(bySum[c.SHA256], c.Message)
+			if !c.Removed {
+				bySum[c.SHA256] = append(bySum[c.SHA256], c.Message)
+			}
 		}
 	}
 	return bySum

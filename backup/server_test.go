@@ -42,6 +42,7 @@ type box struct {
 	messages []message
 	exists   int // what the server says it has, if it is not the truth
 	refused  error
+	dies     bool // the connection is lost when it is listed
 }
 
 type message struct {
@@ -97,6 +98,12 @@ func (s *server) id(m message) mailbox.ID { return mailbox.ID(fmt.Sprintf("%d:%d
 
 func (c *session) List(_ context.Context, m mailbox.Mailbox) (mailbox.Listing, error) {
 	b := c.s.box(m)
+	if b.dies {
+		c.lost = true
+	}
+	if c.lost {
+		return mailbox.Listing{}, errLost
+	}
 	if b.refused != nil {
 		return mailbox.Listing{}, b.refused
 	}

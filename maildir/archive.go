@@ -47,6 +47,10 @@ const formatVersion = 1
 type Options struct {
 	Write  bool // take the lock; tidy up after a run that was killed
 	Create bool // with Write: make the archive if there is none
+
+	// Others is how many other archives this process writes at the same
+	// time: they share its file descriptors.
+	Others int
 }
 
 // Archive is one account's archive. Its methods may be called from several
@@ -63,6 +67,8 @@ type Archive struct {
 	folders map[string]*folder // by path
 	dirty   bool               // a run's first write has been announced in the index
 	found   Found
+
+	batchLimit int // messages in a batch
 }
 
 // Found counts what opening an archive found changed by others.
@@ -101,7 +107,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Archive, err error) {
 			return nil, err
 		}
 	}
-	a := &Archive{dir: dir, folders: map[string]*folder{}}
+	a := &Archive{dir: dir, folders: map[string]*folder{}, batchLimit: batchLimit(o.Others + 1)}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -118,8 +124,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Archive, err error) {
 	if err = a.readAbout(o); err != nil {
 		return nil, err
 	}
-	fresh, err := a.openIndex(ctx, o)
-	if err != nil {
+	if err = a.openIndex(ctx, o); err != nil {
 		return nil, err
 	}
 	if err = a.loadFolders(ctx); err != nil || !o.Write {
@@ -130,7 +135,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Archive, err error) {
 			return nil, err
 		}
 	}
-	return a, a.tidy(ctx, fresh)
+	return a, a.tidy(ctx)
 }
 
 // makeDirs makes a directory and those above it that are missing, each known
@@ -189,14 +194,11 @@ func (a *Archive) readAbout(o Options) error {
 	return nil
 }
 
-// openIndex opens the index. fresh says that it is new, so that it has to be
-// made from the files. A damaged one is put aside.
-func (a *Archive) openIndex(ctx context.Context, o Options) (fresh bool, err error) {
+// openIndex opens the index. A damaged one is put aside, and a new one begun.
+func (a *Archive) openIndex(ctx context.Context, o Options) (err error) {
 	path := a.own(indexFile)
-	_, statErr := os.Stat(path)
-	fresh = errors.Is(statErr, os.ErrNotExist)
-	if fresh && !o.Write {
-		return false, fmt.Errorf("%w: its index is missing; the next backup makes it again", ErrNone)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !o.Write {
+		return fmt.Errorf("%w: its index is missing; the next backup makes it again", ErrNone)
 	}
 	a.db, err = openIndex(ctx, path, !o.Write)
 	if !o.Write && err != nil && strings.Contains(err.Error(), "readonly database") {
@@ -205,19 +207,18 @@ func (a *Archive) openIndex(ctx context.Context, o Options) (fresh bool, err err
 		}
 	}
 	if o.Write && isDamaged(err) {
-		fresh = true
 		for _, name := range []string{indexFile, indexFile + "-journal"} {
 			aside := a.own(fmt.Sprintf("%s.damaged-%d", name, time.Now().Unix()))
 			if err := os.Rename(a.own(name), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return false, err
+				return err
 			}
 		}
 		a.db, err = openIndex(ctx, path, false)
 	}
-	if err == nil && fresh {
-		err = syncDir(filepath.Dir(path))
+	if err == nil && o.Write {
+		err = syncDir(filepath.Dir(path)) // it may be new
 	}
-	return fresh, err
+	return err
 }
 
 // rollBack ends the transaction of a run that was killed, which a reader

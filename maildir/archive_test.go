@@ -348,6 +348,55 @@ func TestOneRunAtATime(t *testing.T) {
 	open(t, dir)
 }
 
+// A run may be killed as soon as the index exists, before it knows anything.
+func TestNewIndexThatKnowsNothingIsFilledByTheNextRun(t *testing.T) {
+	dir := t.TempDir()
+	a := open(t, dir)
+	store(t, from(t, a), mailbox.Mailbox{Name: mailbox.NewName("a[b"), Wire: "a[b"}, 1, text(1), text(2))
+	a.Close()
+	path := filepath.Join(dir, ownDir, indexFile)
+	for name, lose := range map[string]func() error{
+		"index just made": func() error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			db, err := openIndex(t.Context(), path, false)
+			if err != nil {
+				return err
+			}
+			return db.Close()
+		},
+		"no octet of it written": func() error { return os.WriteFile(path, nil, 0o600) },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		again := open(t, dir)
+		if f := again.Found(); f.Adopted != 2 || !f.Rebuilt {
+			t.Errorf("%s: found = %+v, want 2 adopted", name, f)
+		}
+		again.Close()
+	}
+}
+
+// A user may copy Maildirs of another program into an archive, and their
+// names may differ in case alone.
+func TestMaildirPutIntoTheArchiveIsTakenIn(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).Close()
+	for i, name := range []string{"Old", "old"} {
+		if err := os.MkdirAll(filepath.Join(dir, name, "cur"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "cur", "1.2.host:2,S"), []byte(text(i)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f := open(t, dir).Found(); f.Adopted != 2 {
+		t.Errorf("found = %+v, want 2 adopted", f)
+	}
+}
+
 // Gmail shows a message in several mailboxes; three labels must not cost
 // three times the space.
 func TestSameOctetsAndDateAreOneFile(t *testing.T) {
@@ -505,6 +554,20 @@ func TestRemovedFileIsNoticedAndNotForgotten(t *testing.T) {
 	}
 	if v := verify(t, again); v.Damaged() {
 		t.Errorf("verify = %+v after it was accepted", v)
+	}
+	again.Close()
+	for _, step := range []func() error{ // what was accepted once is not for ever
+		func() error { return os.WriteFile(paths[0], []byte(text(1)), 0o600) },
+		func() error { return os.Remove(paths[0]) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		again = open(t, dir)
+		if v := verify(t, again); v.Damaged() != (len(files(t, dir, "INBOX/cur/*")) == 1) {
+			t.Errorf("verify = %+v", v)
+		}
+		again.Close()
 	}
 }
 

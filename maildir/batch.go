@@ -77,16 +77,18 @@ type tmpFile interface {
 
 // Begin starts a batch.
 func (in *Intake) Begin() *Batch {
-	return &Batch{in: in, limit: batchLimit(), changed: map[string]bool{}, seen: map[*mailboxRow]bool{}}
+	return &Batch{in: in, limit: in.a.batchLimit, changed: map[string]bool{}, seen: map[*mailboxRow]bool{}}
 }
 
-// batchLimit leaves descriptors for two batches, the index and the network.
-func batchLimit() int {
+// batchLimit leaves descriptors for two batches, the index and the network of
+// each archive that is being written.
+func batchLimit(archives int) int {
 	var r unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
 		return 16
 	}
-	return int(min(max((int64(min(r.Cur, 1<<20))-40)/2, 1), maxMessages))
+	each := int64(min(r.Cur, 1<<20)) / int64(archives)
+	return int(min(max((each-40)/2, 1), maxMessages))
 }
 
 // Full reports whether the batch should be committed before more is added.
@@ -225,9 +227,6 @@ func (b *Batch) Claim(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message
 		}
 		return mapTo(ctx, tx, row, m.ID, message, how, "", m.Flags)
 	})
-	if len(m.Flags) > 0 {
-		return b.SetFlags(ctx, mb, m, message)
-	}
 	return nil
 }
 
@@ -273,18 +272,53 @@ func (b *Batch) SetFlags(ctx context.Context, mb mailbox.Mailbox, m mailbox.Mess
 }
 
 // rename gives the file its letters. One that is gone, or that lies in new,
-// where names have no letters, is left alone.
-func (c *flagChange) rename(ctx context.Context, a *Archive) (changed bool, err error) {
+// where names have no letters, is left alone; names are the folder's files by
+// their keys.
+func (c *flagChange) rename(ctx context.Context, a *Archive, names map[string]string) (changed bool, err error) {
 	var key string
 	if err := a.db.QueryRowContext(ctx, "SELECT key FROM message WHERE id = ?", c.message).Scan(&key); err != nil {
 		return false, err
 	}
-	msg, err := a.maildir(c.mailbox.folder).MessageByKey(key)
-	if err != nil {
+	old, ok := strings.CutPrefix(names[key], "cur/")
+	if !ok {
 		return false, nil
 	}
-	err = msg.SetFlags(c.letters)
+	slices.Sort(c.letters)
+	to := key + ":2," + string(slices.Compact(c.letters))
+	if to == old || len(c.letters) == 0 && !strings.Contains(old, ":2,") {
+		return false, nil
+	}
+	dir := path.Join(c.mailbox.folder.path, "cur")
+	err = a.root.Rename(path.Join(dir, old), path.Join(dir, to))
 	return err == nil, err
+}
+
+// renameAll gives files the letters of their new flags, and notes the
+// directories that have changed.
+func (b *Batch) renameAll(ctx context.Context) error {
+	a, names := b.in.a, map[*folder]map[string]string{}
+	for _, c := range b.flagged {
+		f := c.mailbox.folder
+		for try := range 2 { // a mail program may rename the file in the same moment
+			if names[f] == nil || try > 0 {
+				var err error
+				if names[f], err = a.onDisk(f); err != nil {
+					return err
+				}
+			}
+			changed, err := c.rename(ctx, a, names[f])
+			if changed {
+				b.changed[filepath.Join(a.abs(f), "cur")] = true
+			}
+			if !errors.Is(err, os.ErrNotExist) {
+				if err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
 }
 
 func (c *flagChange) record(ctx context.Context, tx *sql.Tx) error {
@@ -317,22 +351,40 @@ func (b *Batch) Gone(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.ID, 
 	return nil
 }
 
-// Failed notes that a message could not be fetched, and why. What was noted
-// before of messages that have arrived since is forgotten.
-func (b *Batch) Failed(ctx context.Context, mb mailbox.Mailbox, id mailbox.ID, reason string) error {
+// Failures notes which messages of a mailbox could not be fetched, and why;
+// what was noted before of others is forgotten.
+func (b *Batch) Failures(ctx context.Context, mb mailbox.Mailbox, reasons map[mailbox.ID]string) error {
 	row, err := b.open(ctx, mb)
-	if err != nil {
+	if err != nil || row.failures == 0 && len(reasons) == 0 {
 		return err
 	}
-	row.failures++
+	row.failures = len(reasons)
 	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO failure (mailbox, id, reason, since) VALUES (?1, ?2, ?3, ?4)
-			ON CONFLICT DO UPDATE SET reason = ?3, tries = tries + 1`, row.id, string(id), reason, time.Now().Unix())
+		var old []string
+		err := rows(ctx, tx, func(r *sql.Rows) error {
+			var id string
+			err := r.Scan(&id)
+			old = append(old, id)
+			return err
+		}, "SELECT id FROM failure WHERE mailbox = ?", row.id)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ?1 AND id IN (SELECT id FROM mapping WHERE mailbox = ?1)", row.id)
-		return err
+		for _, id := range old {
+			if _, still := reasons[mailbox.ID(id)]; still {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ? AND id = ?", row.id, id); err != nil {
+				return err
+			}
+		}
+		for id, reason := range reasons {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO failure (mailbox, id, reason, since) VALUES (?1, ?2, ?3, ?4)
+				ON CONFLICT DO UPDATE SET reason = ?3, tries = tries + 1`, row.id, string(id), reason, time.Now().Unix()); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return nil
 }
@@ -345,14 +397,11 @@ func (b *Batch) Done(ctx context.Context, mb mailbox.Mailbox, l mailbox.Listing)
 		return err
 	}
 	now := mailbox.Listing{UIDValidity: l.UIDValidity, UIDNext: l.UIDNext, HighestModSeq: l.HighestModSeq, Exists: l.Exists}
-	if row.failures == 0 && reflect.DeepEqual(row.stood, now) {
+	if reflect.DeepEqual(row.stood, now) {
 		return nil
 	}
-	row.stood, row.failures = now, 0
+	row.stood = now
 	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM failure WHERE mailbox = ?", row.id); err != nil {
-			return err
-		}
 		_, err := tx.ExecContext(ctx, "UPDATE mailbox SET delimiter = ?, role = ?, uidvalidity = ?, uidnext = ?, highestmodseq = ?, on_server = ?, completed_at = ? WHERE id = ?",
 			mb.Delimiter, mb.Role, l.UIDValidity, l.UIDNext, int64(l.HighestModSeq), l.Exists, time.Now().Unix(), row.id)
 		return err
@@ -415,14 +464,8 @@ func (b *Batch) commitFiles(ctx context.Context) error {
 		}
 		b.changed[filepath.Dir(e.final)] = true
 	}
-	for _, c := range b.flagged {
-		changed, err := c.rename(ctx, b.in.a)
-		if err != nil {
-			return err
-		}
-		if changed {
-			b.changed[filepath.Join(b.in.a.abs(c.mailbox.folder), "cur")] = true
-		}
+	if err := b.renameAll(ctx); err != nil {
+		return err
 	}
 	if err := syncDirs(slices.Collect(maps.Keys(b.changed))); err != nil {
 		for _, e := range b.staged {

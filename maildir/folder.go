@@ -142,17 +142,15 @@ func lettersOf(filename string) string {
 // tidy puts the archive in order before a run: after a killed run (and when
 // the index is new) all folders are compared with it, else those in which
 // something has changed.
-func (a *Archive) tidy(ctx context.Context, fresh bool) error {
+func (a *Archive) tidy(ctx context.Context) error {
 	var pid string
 	err := a.db.QueryRowContext(ctx, "SELECT value FROM state WHERE name = 'writing'").Scan(&pid)
 	killed := err == nil
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	if killed || fresh {
-		if err := a.discover(); err != nil {
-			return err
-		}
+	if err := a.discover(); err != nil {
+		return err
 	}
 	if killed {
 		for _, f := range a.folders {
@@ -160,15 +158,13 @@ func (a *Archive) tidy(ctx context.Context, fresh bool) error {
 				return err
 			}
 		}
-	}
-	a.found.Rebuilt = fresh && len(a.folders) > 0
-	if killed || a.found.Rebuilt {
 		if err := a.writing(ctx); err != nil {
 			return err
 		}
 	}
+	a.found.Rebuilt = pid == "0" && len(a.folders) > 0
 	for _, f := range a.folders {
-		if err := a.compare(ctx, f, killed || fresh); err != nil {
+		if err := a.compare(ctx, f, killed || f.id == 0); err != nil {
 			return fmt.Errorf("folder %s: %w", f.path, err)
 		}
 	}
@@ -202,18 +198,17 @@ func (a *Archive) discover() error {
 // process and counter, ten random octets, host.
 var ownTmp = regexp.MustCompile(`^[0-9]+\.([0-9]+)[0-9a-f]{20}\.`)
 
-// sweep removes what the killed process pid left in tmp.
+// sweep removes what the killed process pid left in a folder.
 func (a *Archive) sweep(f *folder, pid string) error {
-	unfinished, err := filepath.Glob(filepath.Join(a.abs(f), newFile))
-	if err != nil {
-		return err
-	}
-	for _, name := range unfinished {
-		if err := os.Remove(name); err != nil {
-			return err
-		}
-	}
-	dir := path.Join(f.path, "tmp")
+	err := a.remove(path.Join(f.path, "tmp"), func(name string) bool {
+		m := ownTmp.FindStringSubmatch(name)
+		return m != nil && strings.HasPrefix(m[1], pid)
+	})
+	return errors.Join(err, a.remove(f.path, func(name string) bool { return strings.HasPrefix(name, newFile) }))
+}
+
+// remove removes the files of a directory for which unwanted is true.
+func (a *Archive) remove(dir string, unwanted func(name string) bool) error {
 	d, err := a.root.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -227,7 +222,7 @@ func (a *Archive) sweep(f *folder, pid string) error {
 		return err
 	}
 	for _, name := range names {
-		if m := ownTmp.FindStringSubmatch(name); m != nil && strings.HasPrefix(m[1], pid) {
+		if unwanted(name) {
 			if err := a.root.Remove(path.Join(dir, name)); err != nil {
 				return err
 			}
@@ -346,7 +341,7 @@ func (d *drift) record(ctx context.Context, tx *sql.Tx) error {
 		}
 	}
 	for _, id := range d.back {
-		if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = NULL WHERE id = ?", id); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE message SET removed_at = NULL, accepted = 0 WHERE id = ?", id); err != nil {
 			return err
 		}
 	}

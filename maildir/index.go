@@ -31,7 +31,7 @@ CREATE TABLE state (
 CREATE TABLE folder (
 	id        INTEGER PRIMARY KEY,
 	path      TEXT NOT NULL UNIQUE,
-	folded    TEXT NOT NULL UNIQUE,    -- path without case and normal form
+	folded    TEXT NOT NULL,           -- path without case and normal form
 	cur_mtime INTEGER NOT NULL DEFAULT 0, -- ns, when its files were last compared with the index
 	new_mtime INTEGER NOT NULL DEFAULT 0
 );
@@ -116,6 +116,10 @@ CREATE TABLE run (
 	on_server  INTEGER NOT NULL DEFAULT 0,
 	missing    INTEGER NOT NULL DEFAULT 0
 );
+
+-- A new index knows nothing yet: until the first run is done, it is as after
+-- one that was killed.
+INSERT INTO state VALUES ('writing', '0');
 `}
 
 // openIndex opens the database at path and brings its schema forward. A file

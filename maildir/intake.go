@@ -184,14 +184,14 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(m
 	return free, rows(ctx, in.a.db, func(r *sql.Rows) error {
 		var c fingerprint.Candidate
 		var sum, header []byte
-		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header); err != nil {
+		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Removed); err != nil {
 			return err
 		}
 		if !claimed[c.Message] && copy(c.SHA256[:], sum)+copy(c.Header[:], header) == len(c.SHA256)+len(c.Header) {
 			free = append(free, c)
 		}
 		return nil
-	}, "SELECT id, size, lines_size, sha256, header_sha256 FROM message WHERE folder = ? AND removed_at IS NULL", row.folder.id)
+	}, "SELECT id, size, lines_size, sha256, header_sha256, removed_at IS NOT NULL FROM message WHERE folder = ?", row.folder.id)
 }
 
 // InArchive returns how many messages a mailbox's folder holds.

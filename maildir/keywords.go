@@ -112,12 +112,12 @@ func (k *keywords) flagsOf(letters string) []string {
 	return flags
 }
 
-// newFile is the pattern of a file that is not yet in its place.
-const newFile = ".mailstow-new-*"
+// newFile begins the name of a file that is not yet in its place.
+const newFile = ".mailstow-new-"
 
 // writeFile puts data in place of a file, durably and at once.
 func writeFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), newFile)
+	f, err := os.CreateTemp(filepath.Dir(path), newFile+"*")
 	if err != nil {
 		return err
 	}

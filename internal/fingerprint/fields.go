@@ -18,15 +18,12 @@ type Fields struct {
 	From      string
 	Subject   string
 
-	received string // the topmost Received field
+	received string // the time of the topmost Received field
 }
 
 // Received returns the time of the topmost Received field, zero if there is
 // none that can be read.
-func (f Fields) Received() time.Time {
-	i := strings.LastIndexByte(f.received, ';')
-	return parseDate(f.received[i+1:])
-}
+func (f Fields) Received() time.Time { return parseDate(f.received) }
 
 // maxField bounds what is decoded of one field.
 const maxField = 1000
@@ -54,7 +51,7 @@ func parseFields(header []byte) Fields {
 		case "subject":
 			f.Subject = decode(value)
 		case "received":
-			f.received = value
+			f.received = strings.Clone(value[strings.LastIndexByte(value, ';')+1:])
 		}
 	}
 	return f
@@ -82,7 +79,7 @@ func nextField(b []byte) (name, value string, rest []byte, ended bool) {
 	}
 	value = strings.TrimSpace(field.String())
 	if name != "received" && len(value) > maxField {
-		value = value[:maxField]
+		value = strings.Clone(value[:maxField])
 	}
 	return name, value, rest, false
 }

@@ -26,6 +26,7 @@ type Print struct {
 type Candidate struct {
 	Print
 	Message int64 // the archive's own number of it
+	Removed bool  // the user removed its file
 }
 
 // Matches reports whether a server's message with this size and header block
