@@ -16,7 +16,7 @@ var mayImport = map[string][]string{
 	".": {"internal/cli"},
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "internal/config", "internal/credential", "internal/demo", "internal/fingerprint",
-		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/report",
+		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/report", "internal/retry",
 	},
 
 	// the engine: no network, no disk, no terminal

@@ -84,18 +84,20 @@ func configFailed(what, do string) error {
 // readConfig returns the config file, nil if there is none and none was asked
 // for.
 func (p *program) readConfig(c *cli.Context) (*config.File, error) {
-	home := p.Getenv("HOME")
+	paths, asked := config.Paths(p.Getenv), p.Getenv("MAILSTOW_CONFIG") != ""
 	if path := c.String("config"); path != "" {
-		f, err := config.Read(path, home)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, configFailed(err.Error(), "")
-		}
-		return f, err
+		paths, asked = []string{path}, true
 	}
-	for _, path := range config.Paths(p.Getenv) {
-		f, err := config.Read(path, home)
-		if !errors.Is(err, fs.ErrNotExist) || p.Getenv("MAILSTOW_CONFIG") != "" {
-			return f, err
+	for _, path := range paths {
+		f, err := config.Read(path, p.Getenv("HOME"))
+		switch {
+		case err == nil:
+			return f, nil
+		case errors.Is(err, fs.ErrNotExist) && !asked:
+		case errors.As(err, new(*config.Error)):
+			return nil, err
+		default:
+			return nil, configFailed("the config file cannot be read: "+err.Error(), "")
 		}
 	}
 	return nil, nil
@@ -143,6 +145,7 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 			found = append(found, a)
 		}
 	}
+	p.several = len(found) > 1
 	return found, apart(found)
 }
 
@@ -160,12 +163,11 @@ func apart(all []*account) error {
 
 func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*account, error) {
 	if strings.Contains(arg, "://") {
-		a, err := p.fromURL(c, config.Account{TLSCA: "", Server: arg}, "")
+		a, err := p.fromURL(c, config.Account{Server: arg}, "")
 		if err != nil {
 			return nil, err
 		}
-		a.name = strings.TrimSuffix(a.dir, "/")
-		a.dir = filepath.Join(root, a.dir)
+		a.name, a.dir = a.dir, filepath.Join(root, a.dir)
 		return a, nil
 	}
 	if cfg != nil {
@@ -307,7 +309,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 		secret, err = credential.FromFile(c.String("password-file"))
 	case set.Name != "" && p.Getenv(own) != "":
 		return credential.NewSecret(p.Getenv(own)), nil
-	case set.Name == "" && p.Getenv("MAILSTOW_PASSWORD") != "":
+	case set.Name == "" && p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several:
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	case len(set.PasswordCommand) > 0:
 		secret, err = credential.FromCommand(ctx, set.PasswordCommand)
@@ -315,7 +317,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 		secret, err = credential.FromFile(set.PasswordFile)
 	case set.HasPassword:
 		return set.Password, nil
-	case p.Getenv("MAILSTOW_PASSWORD") != "":
+	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several: // one server's password is no other's business
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	default:
 		return p.ask(c, a)
@@ -328,6 +330,8 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 
 // ask asks the person at the terminal.
 func (p *program) ask(c *cli.Context, a *account) (credential.Secret, error) {
+	p.asking.Lock()
+	defer p.asking.Unlock()
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil || c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin) {
 		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "use --password-command, --password-file or MAILSTOW_PASSWORD")

@@ -16,6 +16,7 @@ import (
 	"mailstow/backup"
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
+	"mailstow/internal/retry"
 	"mailstow/mailbox"
 	"mailstow/maildir"
 )
@@ -123,11 +124,21 @@ func (o *outcome) word() string {
 // statusOf makes one exit status of several: theirs if all failed in the same
 // way, else 'incomplete'.
 func statusOf(outcomes []outcome) int {
-	status := outcomes[0].status()
-	for _, o := range outcomes {
-		if s := o.status(); s >= 128 {
+	var statuses []int
+	for i := range outcomes {
+		statuses = append(statuses, outcomes[i].status())
+	}
+	return together(statuses)
+}
+
+// together is the status of a command whose accounts ended with these.
+func together(statuses []int) int {
+	status := statuses[0]
+	for _, s := range statuses {
+		if s >= 128 {
 			return s
-		} else if s != status {
+		}
+		if s != status {
 			status = exitIncomplete
 		}
 	}
@@ -157,11 +168,11 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 		return configFailed("the archive "+o.dir+" has vanished; nothing was created in its place",
 			"mount its disk; or, if it is really gone, begin a new one with --new-archive")
 	}
-	login, err := p.login(ctx, a, out)
-	if err != nil {
-		return err
-	}
+	login := &login{account: a}
 	defer login.close()
+	if a.insecure {
+		out.warn(a, "password and mail go over the network in plain text")
+	}
 	if !maildir.Exists(o.dir) {
 		if err := login.now(ctx); err != nil { // nothing is made for a name that was mistyped
 			return err
@@ -170,7 +181,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 			return runEngine(ctx, a, login, nothing{}, dry, out, o)
 		}
 	}
-	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !dry, Create: true})
+	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !dry, Create: true, Others: out.sharers - 1})
 	if err != nil {
 		return archiveFailed(err)
 	}
@@ -220,28 +231,27 @@ func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, 
 
 // login makes connections to an account's server.
 type login struct {
-	open  func(context.Context) (backup.Source, error)
-	first backup.Source // made before it was needed; nil once it is used
+	account *account
+	open    func(context.Context) (backup.Source, error) // nil until the password is known
+	first   backup.Source                                // made before it was needed; nil once it is used
 }
 
-// login asks for the account's password.
-func (p *program) login(ctx context.Context, a *account, out *output) (*login, error) {
-	secret, err := a.password(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if a.insecure {
-		out.warn(a, "password and mail go over the network in plain text")
-	}
-	return &login{open: a.open(secret)}, nil
-}
+// firstLogins is how often a login is tried before there is an archive.
+const firstLogins = 3
 
 // now logs in, for the first connection that is asked for.
 func (l *login) now(ctx context.Context) (err error) {
-	if l.first, err = l.open(ctx); err != nil {
-		return &serverError{err}
+	for try := 1; ; try++ {
+		if l.first, err = l.connect(ctx); err == nil {
+			return nil
+		}
+		if try == firstLogins || retry.IsPermanent(err) || ctx.Err() != nil {
+			return &serverError{err}
+		}
+		if err := retry.Pause(ctx, time.Second, try); err != nil {
+			return err
+		}
 	}
-	return nil
 }
 
 // connect returns a connection.
@@ -249,6 +259,13 @@ func (l *login) connect(ctx context.Context) (backup.Source, error) {
 	if src := l.first; src != nil {
 		l.first = nil
 		return src, nil
+	}
+	if l.open == nil {
+		secret, err := l.account.password(ctx)
+		if err != nil {
+			return nil, retry.Permanent(err)
+		}
+		l.open = l.account.open(secret)
 	}
 	return l.open(ctx)
 }

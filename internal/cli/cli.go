@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -48,7 +49,9 @@ func Run(ctx context.Context, env Env) int {
 // program is one run of mailstow.
 type program struct {
 	Env
-	unknown error // a command that does not exist
+	unknown error      // a command that does not exist
+	several bool       // accounts are worked on
+	asking  sync.Mutex // held while a person is asked
 }
 
 // terminal reports whether a stream is one, and a useful one.

@@ -102,8 +102,10 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.what, p.why = "the server's certificate is not valid for it", cert.Err.Error()
 		p.do = "use the name in the certificate, or trust its CA: --tls-ca FILE"
 		p.status, p.code = exitUnavailable, "tls_untrusted"
-	case errors.As(err, &disk) || isDisk(err):
+	case errors.As(err, &disk):
 		explainDisk(&p, err)
+	case errors.As(err, new(*fs.PathError)):
+		p.status, p.code = exitDisk, "not_readable"
 	case errors.Is(err, backup.ErrIncomplete):
 		p.status, p.code = exitIncomplete, "incomplete"
 	case errors.As(err, new(*serverError)):
@@ -126,11 +128,6 @@ type problemError struct {
 
 func (e *problemError) Error() string { return e.what }
 func (e *problemError) Unwrap() error { return e.cause }
-
-// isDisk reports whether an error is of the local disk.
-func isDisk(err error) bool {
-	return errors.As(err, new(*fs.PathError)) || isFull(err)
-}
 
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), "SQLITE_FULL") || strings.Contains(err.Error(), "disk is full")

@@ -129,10 +129,13 @@ func failedJSON(w io.Writer, p problem) {
 func (j *jsonLines) problem(o object, p problem) {
 	o["code"], o["message"] = p.code, p.what
 	o["permanent"] = p.status == exitLogin || p.status == exitConfig
-	for key, text := range map[string]string{"server": p.server, "hint": p.do} {
+	for key, text := range map[string]string{"server": p.server, "why": p.why, "hint": p.do} {
 		if text != "" {
 			o[key] = text
 		}
+	}
+	if len(p.details) > 0 {
+		o["details"] = p.details
 	}
 	j.write("error", o)
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -89,11 +90,16 @@ func (l *lister) accounts(ctx context.Context, at []place) error {
 			t.add(show(pl.name), count(len(infos)), count(n), octets(size), show(ar.Dir()))
 			return err
 		})
+		if errors.Is(err, maildir.ErrNone) {
+			t.add(show(pl.name), "-", "-", "-", "no backup yet")
+			continue
+		}
 		if err != nil {
 			return err
 		}
 	}
-	return l.print(t)
+	l.print(t)
+	return nil
 }
 
 func (l *lister) folders(ctx context.Context, pl place) error {
@@ -104,17 +110,17 @@ func (l *lister) folders(ctx context.Context, pl place) error {
 			if l.json != nil {
 				l.json.write("folder", object{"account": pl.name, "folder": f.Name, "role": f.Role, "path": f.Path, "messages": f.Messages, "bytes": f.Octets, "on_server": f.OnServer})
 			}
-			if l.paths {
+			if l.paths && l.json == nil {
 				fmt.Fprint(l.p.Stdout, filepath.Join(ar.Dir(), f.Path)+l.end)
 			}
 			t.add(show(f.Name), f.Role, count(f.Messages), octets(f.Octets), count(f.OnServer), show(f.Path))
 		}
 		return err
 	})
-	if err != nil || l.paths {
-		return err
+	if err == nil && !l.paths {
+		l.print(t)
 	}
-	return l.print(t)
+	return err
 }
 
 func (l *lister) messages(ctx context.Context, pl place, name string) error {
@@ -162,11 +168,10 @@ func folderNamed(ctx context.Context, ar *maildir.Archive, name string) (string,
 	return like, nil
 }
 
-func (l *lister) print(t table) error {
+func (l *lister) print(t table) {
 	if l.json == nil {
 		fmt.Fprint(l.p.Stdout, t.String())
 	}
-	return nil
 }
 
 // cut shortens a text to so many columns.

@@ -20,6 +20,7 @@ type output struct {
 	quiet    bool
 	verbose  bool
 	terminal bool // stdout is one
+	sharers  int  // accounts at the same time
 	started  time.Time
 
 	mu       sync.Mutex
@@ -42,6 +43,7 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 	o := &output{
 		p: p, command: command, dryRun: c.Bool("dry-run"),
 		quiet: c.Bool("quiet"), verbose: c.Bool("verbose"), terminal: p.terminal(p.Stdout),
+		sharers: max(min(c.Int("jobs"), len(accounts)), 1),
 		started: time.Now(), state: map[*account]*tick{},
 	}
 	if c.Bool("json") {
@@ -157,7 +159,7 @@ func (o *output) finish(outcomes []outcome, status int) {
 			showAll(o.p.Stdout, outcomes)
 		}
 	}
-	if len(outcomes) > 1 && status != exitOK {
+	if len(outcomes) > 1 && status != exitOK && (status != exitLater || o.terminal || o.verbose) {
 		fmt.Fprintf(o.p.Stderr, "mailstow: %s finished: %s (exit %d)\n", o.command, tallyWords(outcomes), status)
 	}
 }

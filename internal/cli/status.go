@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -64,25 +65,22 @@ func (p *program) status(c *cli.Context) error {
 	t := table{head: []string{"account", "last good run", ">age", ">in archive", ">size", ">missing", ">failed", "last run"}}
 	old := false
 	for _, pl := range at {
-		err := open(c.Context, pl, func(ar *maildir.Archive) error {
-			s, err := standing(c, ar)
-			if err != nil {
-				return err
-			}
-			old = old || maxAge > 0 && (s.good == nil || time.Since(s.good.Ended) > maxAge)
-			if lines != nil {
-				lines.write("status", s.json(pl))
-				return nil
-			}
-			if c.Bool("failed") {
-				p.showFailures(pl, s.failures)
-				return nil
-			}
-			t.add(s.cells(pl)...)
-			return nil
+		var s stand
+		err := open(c.Context, pl, func(ar *maildir.Archive) (err error) {
+			s, err = standing(c, ar)
+			return err
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, maildir.ErrNone) { // without an archive it stands at nothing
 			return fmt.Errorf("%s: %w", pl.name, err)
+		}
+		old = old || maxAge > 0 && (s.good == nil || time.Since(s.good.Ended) > maxAge)
+		switch {
+		case lines != nil:
+			lines.write("status", s.json(pl))
+		case c.Bool("failed"):
+			p.showFailures(pl, s.failures)
+		default:
+			t.add(s.cells(pl)...)
 		}
 	}
 	if lines == nil && !c.Bool("failed") && !c.Bool("quiet") {

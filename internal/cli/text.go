@@ -69,6 +69,8 @@ func showOne(w io.Writer, r *outcome) {
 	state := "every message written, flushed and hashed"
 	if n := r.result.Missing(); n > 0 {
 		state = fmt.Sprintf("%s still missing", count(n))
+	} else if r.problem != nil {
+		state = "not everything could be checked"
 	}
 	fmt.Fprintf(w, "  archive   %s   %s, %s, %s\n", show(r.dir), folders(len(r.result.Tallies)), messages(sum.InArchive), state)
 	if n := r.found.Adopted; n > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func parts(subset string, now time.Time) (o maildir.VerifyOptions, err error) {
 	bad := &usageError{text: fmt.Sprintf("--subset %s is no part", subset), hint: "write it like 10% or 3/7"}
 	if percent, ok := strings.CutSuffix(subset, "%"); ok {
 		n, err := strconv.ParseFloat(percent, 64)
-		if err != nil || n <= 0 || n > 100 {
+		if err != nil || !(n > 0 && n <= 100) {
 			return o, bad
 		}
 		o.Parts = int(100/n + 0.5)
@@ -71,12 +72,13 @@ func (p *program) verify(c *cli.Context) error {
 		return err
 	}
 	out := p.newVerifyOutput(c, o)
-	status := exitOK
+	var statuses []int
 	for _, pl := range at {
-		s := p.verifyOne(c, pl, o, out)
-		if s != exitOK && (status == exitOK || s == exitDamaged) {
-			status = s
-		}
+		statuses = append(statuses, p.verifyOne(c, pl, o, out))
+	}
+	status := together(statuses)
+	if slices.Contains(statuses, exitDamaged) {
+		status = exitDamaged
 	}
 	out.finish(status)
 	if status != exitOK {
