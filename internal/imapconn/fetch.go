@@ -154,13 +154,13 @@ func (c *Conn) drain(cmd *imapclient.FetchCommand, fn func(imap.UID, int64, io.R
 // abort gives up a FETCH whose current literal is body.
 //
 // The library's decoder waits until every literal that it has announced is
-// read, so the command is drained, which is quick once the connection is
-// closed. It must not be drained if the connection was lost inside the
-// literal: by then the decoder has moved on and would race with us.
+// read, so the literal is read to its end, which is near once the connection
+// is closed. If it ends early, the decoder has moved on, and the command must
+// not be touched: it would read the literal once more and race with it.
 func (c *Conn) abort(cmd *imapclient.FetchCommand, body *exactReader) {
 	c.wire.Close()
+	io.Copy(io.Discard, body)
 	if !body.cut() {
-		io.Copy(io.Discard, body)
 		cmd.Close()
 	}
 }
