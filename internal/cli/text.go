@@ -73,7 +73,10 @@ func showOne(w io.Writer, r *outcome) {
 		state = "not everything could be checked"
 	}
 	fmt.Fprintf(w, "  archive   %s   %s, %s, %s\n", show(r.dir), folders(len(r.result.Tallies)), messages(sum.InArchive), state)
-	if n := r.found.Adopted; n > 0 {
+	if r.found.Rebuilt {
+		fmt.Fprintln(w, "  index     was missing or damaged, and has been made again from the files")
+	}
+	if n := r.found.Adopted; n > 0 && !r.found.Rebuilt {
 		fmt.Fprintf(w, "  found     %s in the archive that the index did not know\n", messages(n))
 	}
 	if n := r.found.Removed; n > 0 {

@@ -68,9 +68,6 @@ func (c *Conn) Close(finished bool) error {
 // Protocol returns [mailbox.IMAP].
 func (c *Conn) Protocol() mailbox.Protocol { return mailbox.IMAP }
 
-// Security returns the version of TLS in use, "" for none.
-func (c *Conn) Security() string { return c.wire.TLS() }
-
 // Mailboxes returns the mailboxes that can hold messages.
 func (c *Conn) Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error) {
 	var options *imap.ListOptions

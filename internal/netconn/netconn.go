@@ -2,7 +2,7 @@
 //
 // Neither go-imap nor go-pop3 takes a context or bounds its waiting, so what
 // must hold for every call lives here, in one net.Conn: cancellation, a limit
-// on silence, TLS, and the count of octets.
+// on silence, and TLS.
 package netconn
 
 import (
@@ -90,14 +90,6 @@ func (c *Conn) StartTLS(ctx context.Context, cfg *tls.Config) error {
 	return nil
 }
 
-// TLS returns the version of TLS in use, "" for none.
-func (c *Conn) TLS() string {
-	if t, ok := c.Conn.(*tls.Conn); ok {
-		return tls.VersionName(t.ConnectionState().Version)
-	}
-	return ""
-}
-
 // Await says whether the server owes an answer. While it does not, it may be
 // silent for as long as it likes. A new Conn awaits.
 func (c *Conn) Await(answer bool) {
@@ -105,12 +97,6 @@ func (c *Conn) Await(answer bool) {
 		c.sock.arm()
 	}
 }
-
-// Received and Sent count the octets on the wire.
-func (c *Conn) Received() int64 { return c.sock.in.Load() }
-
-// Sent counts the octets that were written to the wire.
-func (c *Conn) Sent() int64 { return c.sock.out.Load() }
 
 // SetDeadline does nothing.
 func (c *Conn) SetDeadline(time.Time) error { return nil }
@@ -133,7 +119,6 @@ type socket struct {
 	timeout time.Duration
 
 	awaiting atomic.Bool
-	in, out  atomic.Int64
 }
 
 // arm sets the limit for a Read that may be waiting already.
@@ -150,7 +135,6 @@ func (s *socket) arm() {
 func (s *socket) Read(p []byte) (int, error) {
 	s.arm()
 	n, err := s.Conn.Read(p)
-	s.in.Add(int64(n))
 	return n, s.silence(err)
 }
 
@@ -159,7 +143,6 @@ func (s *socket) Write(p []byte) (int, error) {
 		s.Conn.SetWriteDeadline(time.Now().Add(s.timeout))
 	}
 	n, err := s.Conn.Write(p)
-	s.out.Add(int64(n))
 	return n, s.silence(err)
 }
 

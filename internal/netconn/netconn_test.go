@@ -56,9 +56,6 @@ func TestDripIsNotSilence(t *testing.T) {
 	if b, err := io.ReadAll(c); err != nil || len(b) != 8 {
 		t.Errorf("got %q, %v", b, err)
 	}
-	if c.Received() != 8 {
-		t.Errorf("Received = %d, want 8", c.Received())
-	}
 }
 
 // A server that owes no answer may be silent while the disk is busy.

@@ -94,9 +94,6 @@ const quitTimeout = 5 * time.Second
 // Protocol returns [mailbox.POP3].
 func (c *Conn) Protocol() mailbox.Protocol { return mailbox.POP3 }
 
-// Security returns the version of TLS in use, "" for none.
-func (c *Conn) Security() string { return c.wire.TLS() }
-
 // Mailboxes returns the one mailbox that POP3 has.
 func (c *Conn) Mailboxes(context.Context) ([]mailbox.Mailbox, error) {
 	return []mailbox.Mailbox{{Name: mailbox.NewName("INBOX"), Wire: "INBOX"}}, nil
