@@ -59,11 +59,11 @@ func (c *Conn) readItems(f *fetchResponse, s *scanner) error {
 			if passing || err != nil {
 				return err
 			}
-			if s.line, err = c.readLineCopy(); err != nil {
+			if err := c.readBehind(); err != nil {
 				f.drop()
-				return unexpectedEOF(err)
+				return err
 			}
-			s.pos = 0
+			s.line, s.pos = c.rest, 0
 			continue
 		}
 		value, err := s.value()

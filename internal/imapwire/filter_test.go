@@ -126,6 +126,7 @@ func TestLiteralOfAnotherLengthIsAnError(t *testing.T) {
 		"* 1 FETCH (UID 7 BODY[] {3}\r\nhello)\r\nTAG OK done\r\n",
 		"* 1 FETCH (UID 7 BODY[] {0}\r\nhello)\r\nTAG OK done\r\n",
 		"* 1 FETCH (UID 7 BODY[] {3}\r\nhel UIX 4)\r\nTAG OK done\r\n",
+		"* 1 FETCH (BODY[] {3}\r\nhello x UID 7)\r\nTAG OK done\r\n",
 	} {
 		s := &scripted{answers: map[string]string{"UID FETCH": answer}}
 		c, _ := client(t, s)
