@@ -392,7 +392,7 @@ func (a *Archive) saveFolder(ctx context.Context, tx *sql.Tx, f *folder) error {
 	if f.id != 0 {
 		return nil
 	}
-	r, err := tx.ExecContext(ctx, "INSERT INTO folder (path, folded) VALUES (?, ?)", f.path, folded(f.path))
+	r, err := tx.ExecContext(ctx, "INSERT INTO folder (path) VALUES (?)", f.path)
 	if err != nil {
 		return err
 	}

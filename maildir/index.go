@@ -31,7 +31,6 @@ CREATE TABLE state (
 CREATE TABLE folder (
 	id        INTEGER PRIMARY KEY,
 	path      TEXT NOT NULL UNIQUE,
-	folded    TEXT NOT NULL,           -- path without case and normal form
 	cur_mtime INTEGER NOT NULL DEFAULT 0, -- ns, when its files were last compared with the index
 	new_mtime INTEGER NOT NULL DEFAULT 0
 );
