@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -320,7 +321,7 @@ func TestOtherProgramsReadTheArchive(t *testing.T) {
 				continue
 			}
 			home := t.TempDir()
-			line := "timeout 20 mutt -F /dev/null -R -f '" + filepath.Join(account, dir) + "' -e 'set folder=" + home + "' -e 'set status_format=\"MSGS=%m=\"' -e 'set quit=yes' -e 'push <refresh><exit>'"
+			line := "timeout --foreground -k 5 60 mutt -F /dev/null -R -f '" + filepath.Join(account, dir) + "' -e 'set folder=" + home + "' -e 'set status_format=\"MSGS=%m=\"' -e 'set quit=yes' -e 'push <refresh><exit>'"
 			screen := outputOf(t, []string{"TERM=xterm", "LC_ALL=C.UTF-8", "HOME=" + home}, "script", "-qec", line, os.DevNull)
 			_, after, ok := strings.Cut(screen, "MSGS=")
 			count, _, _ := strings.Cut(after, "=")
@@ -395,7 +396,10 @@ func write(t *testing.T, path, text string) {
 
 func outputOf(t testing.TB, env []string, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer stop()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = time.Second // what it started may hold its output open
 	cmd.Env = append(os.Environ(), env...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
