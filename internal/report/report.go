@@ -76,6 +76,16 @@ type Reconnecting struct {
 	Try int // the second login is 2
 }
 
+// Slowed says that the server is busy and is left alone for a while.
+type Slowed struct {
+	Err  error // the server's words
+	Wait time.Duration
+}
+
+// FewerConnections says that the server bears fewer connections than it was
+// asked for. The run goes on with those it has.
+type FewerConnections struct{ Err error }
+
 // Tally is the reconciliation of one mailbox: what the server has, and what
 // became of it.
 type Tally struct {
@@ -90,26 +100,34 @@ type Tally struct {
 	New      int // downloaded
 	Again    int // recognised: in the archive, but not known to be the server's
 	Removed  int // left out: the user removed them from the archive
+	Excluded int // left out: the user does not want them
 	Failed   int
 
 	Flags     int // messages whose flags were brought in step
 	Octets    int64
 	InArchive int // messages in the folder now, also those that left the server
 
-	Reason string // why the mailbox could not be read, "" if it could
+	Unchanged bool   // the mailbox stands as it did, and was not opened
+	Skipped   string // why the user does not want the mailbox, "" if it is wanted
+	Reason    string // why the mailbox could not be read, "" if it could
 }
 
 // Archived is how many of the listed messages the archive holds.
 func (t Tally) Archived() int { return t.Kept + t.New + t.Again }
 
 // Missing is how many messages are on the server and not in the archive,
-// apart from those that the user removed.
-func (t Tally) Missing() int { return max(t.OnServer, t.Listed) - t.Archived() - t.Removed }
+// apart from those that the user removed or does not want.
+func (t Tally) Missing() int {
+	if t.Skipped != "" {
+		return 0
+	}
+	return max(t.OnServer, t.Listed) - t.Archived() - t.Removed - t.Excluded
+}
 
 // Balanced reports whether the sums meet: every message that the server says
 // it has was named, and is in the archive or left out for a reason.
 func (t Tally) Balanced() bool {
-	return t.Reason == "" && t.OnServer == t.Listed && t.Listed == t.Archived()+t.Removed+t.Failed
+	return t.Skipped != "" || t.Reason == "" && t.OnServer == t.Listed && t.Listed == t.Archived()+t.Removed+t.Excluded+t.Failed
 }
 
 // Sink receives events. It must be safe for concurrent use.
@@ -137,6 +155,7 @@ func (r Result) Sum() (sum Tally) {
 		sum.New += t.New
 		sum.Again += t.Again
 		sum.Removed += t.Removed
+		sum.Excluded += t.Excluded
 		sum.Failed += t.Failed
 		sum.Flags += t.Flags
 		sum.Octets += t.Octets

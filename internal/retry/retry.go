@@ -38,6 +38,11 @@ func Pause(ctx context.Context, base time.Duration, n int) error {
 	if d > 0 {
 		d += rand.N(d/2 + 1)
 	}
+	return Sleep(ctx, d)
+}
+
+// Sleep waits for d, or until ctx ends, whose cause it then returns.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
