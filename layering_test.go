@@ -15,12 +15,12 @@ var mayImport = map[string][]string{
 	// the program
 	".": {"internal/cli"},
 	"internal/cli": {
-		"backup", "maildir", "mailbox", "internal/config", "internal/credential", "internal/demo", "internal/fingerprint",
+		"backup", "maildir", "mailbox", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
 		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/report", "internal/retry",
 	},
 
 	// the engine: no network, no disk, no terminal
-	"backup": {"mailbox", "internal/fingerprint", "internal/report", "internal/retry"},
+	"backup": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
 
 	// the edges, each protocol on its wire
 	"maildir":           {"mailbox", "internal/fingerprint"},
@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	// the words
 	"mailbox":              {},
 	"internal/credential":  {},
+	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
 	"internal/report":      {"mailbox"},
 	"internal/retry":       {},
@@ -50,6 +51,8 @@ var homes = map[string][]string{
 	"github.com/emersion/go-maildir": {"maildir"},
 	"github.com/emersion/go-message": {"internal/fingerprint"},
 	"github.com/emersion/go-sasl":    {"internal/imapwire"},
+	"github.com/xdg-go/scram":        {"internal/imapwire"},
+	"github.com/klauspost/compress":  {"internal/imapwire"},
 	"github.com/urfave/cli":          {"internal/cli"},
 	"github.com/dustin/go-humanize":  {"internal/cli"},
 	"github.com/pelletier/go-toml":   {"internal/config", "maildir"},

@@ -20,7 +20,7 @@ import (
 func dial(t *testing.T, addr, user, password string) *imapconn.Conn {
 	t.Helper()
 	e := netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 10 * time.Second}
-	c, err := imapconn.Dial(t.Context(), e, imapwire.Login{User: user, Password: credential.NewSecret(password)})
+	c, err := imapconn.Dial(t.Context(), e, imapwire.Login{User: user, Secret: credential.NewSecret(password)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestAccountOnMemoryServer(t *testing.T) {
 			t.Errorf("there is no %q among %v", want, names)
 		}
 	}
-	l, err := c.List(t.Context(), inbox)
+	l, err := c.List(t.Context(), inbox, false)
 	if err != nil || l.Exists != 20 || len(l.Messages) != 20 {
 		t.Fatalf("listing = %+v, %v", l, err)
 	}
@@ -80,7 +80,7 @@ func TestAccountOnMemoryServer(t *testing.T) {
 // A caller that gives up, on a full disk say, must get its answer at once.
 func TestFetchStopsWhenItsCallerDoes(t *testing.T) {
 	c := memory(t)
-	l, err := c.List(t.Context(), inbox)
+	l, err := c.List(t.Context(), inbox, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestManyMessagesInSeveralCommands(t *testing.T) {
 			}
 		}
 		c := dial(t, s.IMAP, "alice", s.Password("alice"))
-		l, err := c.List(t.Context(), inbox)
+		l, err := c.List(t.Context(), inbox, false)
 		if err != nil || len(l.Messages) != n {
 			t.Fatalf("%d listed, %v", len(l.Messages), err)
 		}

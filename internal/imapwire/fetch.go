@@ -18,6 +18,7 @@ import (
 // in a file meanwhile.
 type fetchResponse struct {
 	seq, uid string
+	object   string   // the server's name for the content
 	items    []string // other items, waiting
 	passed   bool     // the library has the response's beginning
 	hasBody  bool
@@ -101,6 +102,9 @@ func (f *fetchResponse) take(name, value string) {
 		if _, err := strconv.ParseUint(strings.Trim(value, "() "), 10, 63); err != nil {
 			return
 		}
+	case name == "X-GM-MSGID", name == "EMAILID":
+		f.object = strings.Trim(value, "() ")
+		return
 	case strings.HasPrefix(name, "BODY["):
 		f.hasBody = true
 		if strings.EqualFold(value, "NIL") {
@@ -233,6 +237,11 @@ func (f *fetchResponse) drop() {
 // would take it for the answer to a UID it asks for, and drop the body that
 // comes later (fetch.go, recvUID).
 func (c *Conn) endFetch(f *fetchResponse) error {
+	if f.object != "" && f.uid != "" && !strings.EqualFold(f.object, "NIL") {
+		c.mu.Lock()
+		c.objects[f.uid] = f.object
+		c.mu.Unlock()
+	}
 	if f.passed {
 		c.out = append(f.flush(), ")\r\n"...)
 		return nil

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"mailstow/internal/retry"
 )
 
 // Write passes the library's commands on, with the server's own spelling of
@@ -16,7 +18,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	for len(p) > 0 {
 		if c.literal > 0 {
 			k := int(min(c.literal, int64(len(p))))
-			if _, err := c.Conn.Write(p[:k]); err != nil {
+			if _, err := c.w.Write(p[:k]); err != nil {
 				return n - len(p), err
 			}
 			c.literal -= int64(k)
@@ -38,14 +40,40 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) sendLine() error {
-	line := c.names.restore(c.command)
+	line := c.extend(c.names.restore(c.command))
 	if tag, rest, ok := strings.Cut(string(line), " "); ok {
 		c.await(tag, strings.Contains(rest, "BODY.PEEK["))
 	}
 	c.literal, _ = literalAtEnd(line)
 	c.command = c.command[:0]
-	_, err := c.Conn.Write(line)
+	_, err := c.w.Write(line)
 	return err
+}
+
+// extend adds to a FETCH what go-imap cannot ask for: the name of the content
+// with the size, and what has vanished with what has changed.
+func (c *Conn) extend(line []byte) []byte {
+	if !bytes.Contains(line, []byte(" FETCH ")) {
+		return line
+	}
+	if item := c.objectItem(); item != "" {
+		line = bytes.Replace(line, []byte("RFC822.SIZE"), []byte("RFC822.SIZE "+item), 1)
+	}
+	if head, ok := bytes.CutSuffix(line, []byte(")\r\n")); ok && c.quick && bytes.Contains(line, []byte("(CHANGEDSINCE ")) {
+		line = append(bytes.Clone(head), " VANISHED)\r\n"...)
+	}
+	return line
+}
+
+// objectItem is the FETCH item with which the server names contents.
+func (c *Conn) objectItem() string {
+	switch {
+	case c.HasCap("X-GM-EXT-1"):
+		return "X-GM-MSGID"
+	case c.HasCap("OBJECTID"):
+		return "EMAILID"
+	}
+	return ""
 }
 
 func (c *Conn) await(tag string, body bool) {
@@ -110,7 +138,7 @@ func (c *Conn) fail(err error) {
 		defer c.mu.Unlock()
 		c.failed = err
 		if c.bye != "" {
-			c.failed = &hungUpError{c.bye, err}
+			c.failed = retry.MarkBusy(&hungUpError{c.bye, err}, c.bye)
 		}
 	}
 }
@@ -159,6 +187,56 @@ func (c *Conn) count(verb, number string) {
 	}
 }
 
+// uidRange is a range of UIDs, both ends included.
+type uidRange struct{ first, last uint32 }
+
+// vanish keeps what VANISHED tells (RFC 7162 section 3.2.10): messages that
+// were gone before, or that leave the selected mailbox now.
+func (c *Conn) vanish(args string) {
+	set, earlier := strings.CutPrefix(strings.ToUpper(args), "(EARLIER) ")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for part := range strings.SplitSeq(strings.TrimSpace(set), ",") {
+		first, last, ok := strings.Cut(part, ":")
+		if !ok {
+			last = first
+		}
+		a, err1 := strconv.ParseUint(first, 10, 32)
+		b, err2 := strconv.ParseUint(last, 10, 32)
+		switch {
+		case err1 != nil || err2 != nil:
+		case earlier:
+			c.vanished = append(c.vanished, uidRange{uint32(min(a, b)), uint32(max(a, b))})
+		default:
+			c.exists = max(c.exists-int(max(a, b)-min(a, b))-1, 0)
+		}
+	}
+}
+
+// Vanished reports whether the server can tell what has vanished, and returns
+// what it has told since the last call as pairs of a first and a last UID.
+func (c *Conn) Vanished() (pairs [][2]uint32, tells bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.vanished {
+		pairs = append(pairs, [2]uint32{r.first, r.last})
+	}
+	c.vanished = nil
+	return pairs, c.quick
+}
+
+// Object returns the server's name for the content of the message with the
+// UID, if it has come with a FETCH that asked for the size. It is forgotten
+// then.
+func (c *Conn) Object(uid uint32) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := strconv.FormatUint(uint64(uid), 10)
+	name := c.objects[key]
+	delete(c.objects, key)
+	return name
+}
+
 // Exists returns how many messages the server says the selected mailbox has,
 // by its last word. go-imap tells it too, but a moment late.
 func (c *Conn) Exists() int {
@@ -197,7 +275,9 @@ func (c *Conn) untagged(rest string, line []byte) error {
 	case "LIST":
 		c.out = c.repairList(line)
 	case "STATUS":
-		c.out = c.repairNamed("STATUS", line)
+		c.out = c.repairState(line)
+	case "VANISHED":
+		c.vanish(args)
 	}
 	return nil // nothing else is asked for
 }
@@ -281,14 +361,30 @@ func (c *Conn) repairList(line []byte) []byte {
 	return []byte("* LIST " + repairFlags(attrs) + " " + delim + " " + quote(c.names.show(unquote(name))) + "\r\n")
 }
 
-// repairNamed rewrites the mailbox name that a response begins with.
-func (c *Conn) repairNamed(kind string, line []byte) []byte {
-	s := &scanner{conn: c, line: line, pos: len("* " + kind)}
-	name, err := s.value()
-	if err != nil {
+// stateItems are the items of a STATUS response that are asked for, and the
+// bits of their numbers.
+var stateItems = map[string]int{"MESSAGES": 32, "UIDNEXT": 32, "UIDVALIDITY": 32, "HIGHESTMODSEQ": 63}
+
+// repairState rewrites a STATUS response: a name that the library can read,
+// and the items whose numbers are numbers.
+func (c *Conn) repairState(line []byte) []byte {
+	s := &scanner{conn: c, line: line, pos: len("* STATUS")}
+	name, err1 := s.value()
+	list, err2 := s.value()
+	if err1 != nil || err2 != nil {
 		return nil
 	}
-	return []byte("* " + kind + " " + quote(c.names.show(unquote(name))) + string(s.line[s.pos:]))
+	var items []string
+	for pair := range slices.Chunk(strings.Fields(strings.Trim(list, "()")), 2) {
+		bits, known := stateItems[strings.ToUpper(pair[0])]
+		if !known || len(pair) < 2 {
+			continue
+		}
+		if _, err := strconv.ParseUint(pair[1], 10, bits); err == nil {
+			items = append(items, strings.ToUpper(pair[0])+" "+pair[1])
+		}
+	}
+	return []byte("* STATUS " + quote(c.names.show(unquote(name))) + " (" + strings.Join(items, " ") + ")\r\n")
 }
 
 // hungUpError is the error of a connection that the server ended with words.

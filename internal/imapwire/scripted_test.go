@@ -64,7 +64,7 @@ func (s *scripted) said() (all []string) {
 	}
 }
 
-var alice = imapwire.Login{User: "alice", Password: credential.NewSecret("secret")}
+var alice = imapwire.Login{User: "alice", Secret: credential.NewSecret("secret")}
 
 func dial(t testing.TB, e netconn.Endpoint) (*imapwire.Conn, error) {
 	t.Helper()

@@ -12,7 +12,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,18 +20,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/emersion/go-sasl"
-
-	"mailstow/internal/credential"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
 )
-
-// Login says who logs in.
-type Login struct {
-	User     string
-	Password credential.Secret
-}
 
 // Conn is a logged-in connection for go-imap to talk through. One goroutine
 // may read while others write, as go-imap does.
@@ -40,8 +30,11 @@ type Conn struct {
 	*netconn.Conn
 
 	br    *bufio.Reader
+	w     io.Writer
 	caps  []string // as the server announced them after login
 	names names
+
+	quick bool // QRESYNC is enabled (RFC 7162)
 
 	// The reading side.
 	out    []byte         // repaired octets that the library has not read yet
@@ -62,7 +55,13 @@ type Conn struct {
 	bodies  int             // how many of them
 	exists  int             // messages in the selected mailbox, by the server's last word
 	bye     string          // what the server said when it hung up
+
+	objects  map[string]string // UID -> the content's name, until it is asked for
+	vanished []uidRange
 }
+
+// readAhead is the size of the buffer that answers are read through.
+const readAhead = 64 << 10
 
 // Dial connects and logs in. The connection is closed when ctx ends. A login
 // that the server does not accept is a [credential.RefusedError], marked as
@@ -72,7 +71,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, login Login) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, 64<<10), pending: map[string]bool{}}
+	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}}
 	if err := c.start(ctx, e, login); err != nil {
 		nc.Close()
 		return nil, err
@@ -95,7 +94,7 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint, login Login) error
 			return retry.Permanent(errors.New("the server skips the login on a connection without TLS (PREAUTH)"))
 		}
 	case "BYE":
-		return fmt.Errorf("the server hangs up: BYE %s", text)
+		return retry.MarkBusy(fmt.Errorf("the server hangs up: BYE %s", text), text)
 	default:
 		return fmt.Errorf("this is no IMAP server: it greets with %q", clip(string(trimEOL(greeting))))
 	}
@@ -105,23 +104,58 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint, login Login) error
 		}
 	}
 	if !strings.EqualFold(kind, "PREAUTH") {
+		if e.Security != netconn.Upgrade { // else what was said before TLS does not count
+			c.learnCaps([]string{string(trimEOL(greeting))})
+		}
+		if err := c.needCaps(); err != nil {
+			return err
+		}
 		if err := c.login(e, login); err != nil {
 			return err
 		}
 	}
-	if err := c.askCaps(); err != nil {
+	if err := c.needCaps(); err != nil {
 		return err
 	}
+	return c.agree(login.Compress)
+}
+
+// agree tells the server what the session is going to use, in one round trip.
+func (c *Conn) agree(z Compression) error {
+	var lines []string
 	if c.HasCap("ID") { // some providers serve only clients that tell their name
-		if _, _, err := c.ask(`ID ("name" "mailstow")`, nil); err != nil && !retry.IsRefused(err) {
-			return err
+		lines = append(lines, `ID ("name" "mailstow")`)
+	}
+	if c.HasCap("QRESYNC") && c.HasCap("ENABLE") {
+		lines = append(lines, "ENABLE QRESYNC")
+	}
+	if c.HasCap("COMPRESS=DEFLATE") && z.useful(c.RemoteAddr()) {
+		lines = append(lines, "COMPRESS DEFLATE") // nothing may be sent behind it
+	}
+	tags, err := c.send(lines)
+	for i, tag := range tags {
+		if err != nil {
+			break
+		}
+		var untagged []string
+		untagged, err = c.answerTo(tag, nil)
+		switch {
+		case retry.IsRefused(err):
+			err = nil // it goes without
+		case err != nil:
+		case lines[i] == "ENABLE QRESYNC":
+			c.quick = slices.ContainsFunc(untagged, func(l string) bool {
+				return strings.HasPrefix(strings.ToUpper(l), "* ENABLED") && strings.Contains(strings.ToUpper(l), "QRESYNC")
+			})
+		case strings.HasPrefix(lines[i], "COMPRESS"):
+			err = c.deflate()
 		}
 	}
-	return nil
+	return err
 }
 
 func (c *Conn) startTLS(ctx context.Context, e netconn.Endpoint) error {
-	if _, _, err := c.ask("STARTTLS", nil); err != nil {
+	if _, err := c.ask("STARTTLS"); err != nil {
 		if retry.IsRefused(err) {
 			return retry.Permanent(fmt.Errorf("the server does not offer TLS (STARTTLS): %w", err))
 		}
@@ -137,54 +171,45 @@ func (c *Conn) startTLS(ctx context.Context, e netconn.Endpoint) error {
 	return nil
 }
 
-func (c *Conn) login(e netconn.Endpoint, l Login) error {
-	if err := c.askCaps(); err != nil {
-		return err
+// needCaps asks for the capabilities unless the server has told them.
+func (c *Conn) needCaps() error {
+	if c.caps != nil {
+		return nil
 	}
-	password := l.Password.Reveal()
-	var err error
-	switch {
-	case strings.ContainsAny(l.User+password, "\r\n\x00"):
-		return retry.Permanent(errors.New("user name or password has a line end or a NUL in it"))
-	case c.HasCap("AUTH=PLAIN") && (c.HasCap("LOGINDISABLED") || !isASCII(l.User+password)):
-		_, _, err = c.ask("AUTHENTICATE PLAIN", sasl.NewPlainClient("", l.User, password))
-	case c.HasCap("LOGINDISABLED"):
-		return retry.Permanent(errors.New("the server takes no password on this connection (LOGINDISABLED)"))
-	default:
-		_, _, err = c.ask("LOGIN "+quote(l.User)+" "+quote(password), nil)
-	}
-	if retry.IsRefused(err) && !passes(err) {
-		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: err.Error()})
-	}
+	untagged, err := c.ask("CAPABILITY")
+	c.learnCaps(untagged)
 	return err
 }
 
-// passes reports whether a refused login says that it is not about the
-// password (RFC 5530 section 3).
-func passes(err error) bool {
-	text := strings.ToUpper(err.Error())
-	return slices.ContainsFunc([]string{"[UNAVAILABLE", "[INUSE", "[LIMIT", "[THROTTLED", "[SERVERBUG"}, func(code string) bool {
-		return strings.Contains(text, code)
-	})
-}
-
-func (c *Conn) askCaps() error {
-	untagged, _, err := c.ask("CAPABILITY", nil)
-	if err != nil {
-		return err
-	}
-	c.caps = nil
-	for _, l := range untagged {
-		if f := strings.Fields(l); len(f) > 1 && strings.EqualFold(f[1], "CAPABILITY") {
-			c.caps = append(c.caps, f[2:]...)
+// learnCaps keeps the capabilities that lines tell, as a response or as the
+// code of a status response.
+func (c *Conn) learnCaps(lines []string) {
+	for _, l := range lines {
+		f := strings.Fields(l)
+		switch {
+		case len(f) > 2 && strings.EqualFold(f[1], "CAPABILITY"):
+			c.caps = f[2:]
+		case len(f) > 3 && strings.EqualFold(f[2], "[CAPABILITY"):
+			list, _, _ := strings.Cut(strings.Join(f[3:], " "), "]")
+			c.caps = strings.Fields(list)
 		}
 	}
-	return nil
 }
 
 // HasCap reports whether the server announced the capability.
 func (c *Conn) HasCap(name string) bool {
 	return slices.ContainsFunc(c.caps, func(s string) bool { return strings.EqualFold(s, name) })
+}
+
+// CapValue returns what stands behind the equals sign of a capability that
+// has a value, "" if the server does not announce it.
+func (c *Conn) CapValue(name string) string {
+	for _, s := range c.caps {
+		if k, v, ok := strings.Cut(s, "="); ok && strings.EqualFold(k, name) {
+			return v
+		}
+	}
+	return ""
 }
 
 // hidden capabilities change how go-imap speaks, in ways that do not work:
@@ -212,51 +237,70 @@ func (c *Conn) Bye() string {
 // maxSetup bounds what a server may send while a session is set up.
 const maxSetup = 1 << 20
 
-// ask sends one command while the session is set up and returns the
-// untagged lines and the tagged one that answer it. NO and BAD are errors
-// marked as refused.
-func (c *Conn) ask(line string, auth sasl.Client) (untagged []string, answer string, err error) {
-	var random [6]byte
-	rand.Read(random[:]) // so that an answer cannot have been sent before the question
-	tag := "s" + hex.EncodeToString(random[:])
-	var response []byte
-	if auth != nil {
-		if _, response, err = auth.Start(); err != nil {
-			return nil, "", err
-		}
+// ask sends one command while the session is set up and returns the lines
+// that answer it, the tagged one last. NO and BAD are errors marked as refused.
+func (c *Conn) ask(line string) ([]string, error) { return c.talk(line, nil) }
+
+// talk is ask for a command in which the server has questions.
+func (c *Conn) talk(line string, respond func(challenge string) (string, error)) ([]string, error) {
+	tags, err := c.send([]string{line})
+	if err != nil {
+		return nil, err
 	}
-	if _, err := io.WriteString(c.Conn, tag+" "+line+"\r\n"); err != nil {
-		return nil, "", err
+	return c.answerTo(tags[0], respond)
+}
+
+// send sends commands in one go and returns their tags.
+func (c *Conn) send(lines []string) (tags []string, err error) {
+	if len(lines) == 0 {
+		return nil, nil
 	}
+	var out strings.Builder
+	for _, line := range lines {
+		var random [6]byte
+		rand.Read(random[:]) // so that an answer cannot have been sent before the question
+		tag := "s" + hex.EncodeToString(random[:])
+		tags = append(tags, tag)
+		out.WriteString(tag + " " + line + "\r\n")
+	}
+	_, err = io.WriteString(c.Conn, out.String())
+	return tags, err
+}
+
+// answerTo reads the answer to the command with the tag.
+func (c *Conn) answerTo(tag string, respond func(challenge string) (string, error)) (lines []string, err error) {
 	for size := 0; size < maxSetup; {
 		b, err := c.readLine()
 		if err != nil {
 			if bye := c.Bye(); bye != "" {
-				err = &hungUpError{bye, err}
+				err = retry.MarkBusy(&hungUpError{bye, err}, bye)
 			}
-			return nil, "", err
+			return nil, err
 		}
 		size += len(b)
 		l := string(trimEOL(b))
 		rest, tagged := strings.CutPrefix(l, tag+" ")
 		switch {
 		case tagged && strings.EqualFold(firstWord(rest), "OK"):
-			return untagged, rest, nil
+			return append(lines, l), nil
 		case tagged:
-			return untagged, rest, retry.Refused(errors.New(rest))
-		case strings.HasPrefix(l, "+") && response != nil:
-			if _, err := io.WriteString(c.Conn, base64.StdEncoding.EncodeToString(response)+"\r\n"); err != nil {
-				return nil, "", err
+			return lines, retry.MarkBusy(retry.Refused(errors.New(rest)), rest)
+		case strings.HasPrefix(l, "+") && respond != nil:
+			response, err := respond(strings.TrimPrefix(strings.TrimPrefix(l, "+"), " "))
+			if err != nil {
+				return nil, err
 			}
-			response = nil
+			if _, err := io.WriteString(c.Conn, response+"\r\n"); err != nil {
+				return nil, err
+			}
 		case strings.HasPrefix(l, "* "):
 			c.noteBye(l)
-			untagged = append(untagged, l)
+			lines = append(lines, l)
 		default:
-			return nil, "", fmt.Errorf("the server answers out of turn: %q", clip(l))
+			return nil, fmt.Errorf("the server answers out of turn: %q", clip(l))
 		}
 	}
-	return nil, "", errors.New("the server answers without end")
+	return nil, errors.New("the server answers without end")
 }
 
 func (c *Conn) noteBye(line string) {

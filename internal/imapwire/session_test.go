@@ -89,7 +89,7 @@ func TestPasswordWithLineEndIsNotSent(t *testing.T) {
 // changePassword changes alice's password until the returned func is called.
 func changePassword(s credential.Secret) (restore func()) {
 	old := alice
-	alice.Password = s
+	alice.Secret = s
 	return func() { alice = old }
 }
 

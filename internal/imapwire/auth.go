@@ -1,0 +1,168 @@
+package imapwire
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/emersion/go-sasl"
+	"github.com/xdg-go/scram"
+
+	"mailstow/internal/credential"
+	"mailstow/internal/netconn"
+	"mailstow/internal/retry"
+)
+
+// Methods are the ways to log in that [Login] may name.
+var Methods = []string{"login", "plain", "scram-sha-256", "xoauth2", "oauthbearer", "external"}
+
+// Login says who logs in, and how.
+type Login struct {
+	User   string
+	Secret credential.Secret // a password, or an access token
+
+	// As is whose mail is read, where the user may read another's (the
+	// authorisation identity of SASL); "" for the user's own.
+	As string
+
+	// Method is one of [Methods]; "" is the best way with a password that
+	// the server offers.
+	Method string
+
+	Compress Compression
+}
+
+// login logs in. A login that the server does not accept is a
+// [credential.RefusedError].
+func (c *Conn) login(e netconn.Endpoint, l Login) error {
+	if strings.ContainsAny(l.User+l.As+l.Secret.Reveal(), "\r\n\x00") {
+		return retry.Permanent(errors.New("user name or password has a line end or a NUL in it"))
+	}
+	method, err := c.method(l)
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	var answer []string
+	if method == "login" {
+		answer, err = c.ask("LOGIN " + quote(l.User) + " " + quote(l.Secret.Reveal()))
+	} else {
+		var client sasl.Client
+		if client, err = l.client(method, e.Addr); err != nil {
+			return retry.Permanent(err)
+		}
+		answer, err = c.authenticate(client)
+	}
+	if _, busy := retry.IsBusy(err); retry.IsRefused(err) && !busy && !strings.Contains(err.Error(), "[SERVERBUG") {
+		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: err.Error()})
+	}
+	if err != nil {
+		return err
+	}
+	c.caps = nil // they may be others after the login
+	c.learnCaps(answer)
+	return nil
+}
+
+// method decides how to log in.
+func (c *Conn) method(l Login) (string, error) {
+	switch {
+	case l.Method != "" && l.Method != "login" && !c.HasCap("AUTH="+l.Method):
+		return "", fmt.Errorf("the server does not offer to log in by %s", strings.ToUpper(l.Method))
+	case l.Method != "":
+		return l.Method, nil
+	case c.HasCap("AUTH=SCRAM-SHA-256"):
+		return "scram-sha-256", nil
+	case c.HasCap("AUTH=PLAIN") && (c.HasCap("LOGINDISABLED") || l.As != "" || !isASCII(l.User+l.Secret.Reveal())):
+		return "plain", nil
+	case l.As != "":
+		return "", errors.New("the server offers no way to read another's mail (SASL PLAIN or SCRAM)")
+	case c.HasCap("LOGINDISABLED"):
+		return "", errors.New("the server takes no password on this connection (LOGINDISABLED)")
+	}
+	return "login", nil
+}
+
+func (l Login) client(method, addr string) (sasl.Client, error) {
+	switch method {
+	case "plain":
+		return sasl.NewPlainClient(l.As, l.User, l.Secret.Reveal()), nil
+	case "external":
+		return sasl.NewExternalClient(l.As), nil
+	case "xoauth2":
+		return &xoauth2{user: l.User, token: l.Secret}, nil
+	case "oauthbearer":
+		host, port, _ := strings.Cut(addr, ":")
+		n, _ := strconv.Atoi(port)
+		return sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: l.User, Token: l.Secret.Reveal(), Host: host, Port: n}), nil
+	case "scram-sha-256":
+		client, err := scram.SHA256.NewClient(l.User, l.Secret.Reveal(), l.As)
+		if err != nil {
+			return nil, fmt.Errorf("user name or password: %w", err)
+		}
+		return &scramClient{talk: client.NewConversation()}, nil
+	}
+	return nil, fmt.Errorf("there is no way to log in called %q", method)
+}
+
+// authenticate logs in by SASL. The initial response waits for the server's
+// challenge: some servers announce SASL-IR and do not understand it.
+func (c *Conn) authenticate(client sasl.Client) (untagged []string, err error) {
+	mech, response, err := client.Start()
+	if err != nil {
+		return nil, err
+	}
+	started := false
+	untagged, err = c.talk("AUTHENTICATE "+mech, func(challenge string) (string, error) {
+		if !started {
+			started = true
+			return base64.StdEncoding.EncodeToString(response), nil
+		}
+		b, err := base64.StdEncoding.DecodeString(challenge)
+		if err != nil {
+			return "", fmt.Errorf("the server's challenge cannot be read: %w", err)
+		}
+		next, err := client.Next(b)
+		return base64.StdEncoding.EncodeToString(next), err
+	})
+	if s, ok := client.(*scramClient); ok && err == nil && !s.talk.Valid() {
+		return nil, errors.New("the server did not prove that it knows the password (SCRAM)")
+	}
+	return untagged, err
+}
+
+// xoauth2 logs in with an access token in the way of Google and Microsoft.
+type xoauth2 struct {
+	user  string
+	token credential.Secret
+}
+
+func (x *xoauth2) Start() (string, []byte, error) {
+	return "XOAUTH2", []byte("user=" + x.user + "\x01auth=Bearer " + x.token.Reveal() + "\x01\x01"), nil
+}
+
+// Next answers the challenge that tells an error, so that the server says no.
+func (*xoauth2) Next([]byte) ([]byte, error) { return nil, nil }
+
+// maxIterations bounds the work that a server may ask for.
+const maxIterations = 1_000_000
+
+type scramClient struct{ talk *scram.ClientConversation }
+
+func (s *scramClient) Start() (string, []byte, error) {
+	first, err := s.talk.Step("")
+	return "SCRAM-SHA-256", []byte(first), err
+}
+
+func (s *scramClient) Next(challenge []byte) ([]byte, error) {
+	for field := range strings.SplitSeq(string(challenge), ",") {
+		if count, ok := strings.CutPrefix(field, "i="); ok {
+			if n, err := strconv.Atoi(count); err != nil || n > maxIterations {
+				return nil, fmt.Errorf("the server asks for %s rounds of SCRAM", clip(count))
+			}
+		}
+	}
+	next, err := s.talk.Step(string(challenge))
+	return []byte(next), err
+}
