@@ -8,9 +8,12 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
+	"mailstow/internal/filter"
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
 	"mailstow/mailbox"
@@ -27,8 +30,17 @@ type Source interface {
 	// Mailboxes returns the mailboxes that can hold messages.
 	Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error)
 
-	// List names every message of a mailbox. Sizes and dates may be missing.
-	List(ctx context.Context, m mailbox.Mailbox) (mailbox.Listing, error)
+	// States returns how mailboxes stand, by their spelling on the server. It
+	// leaves out those of which the server does not tell it.
+	States(ctx context.Context, boxes []mailbox.Mailbox) (map[string]mailbox.State, error)
+
+	// List names every message of a mailbox. Sizes and dates may be missing,
+	// unless details are asked for.
+	List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error)
+
+	// Changes tells what has changed since a mailbox stood as it did. It is
+	// asked only where the server keeps HIGHESTMODSEQ.
+	Changes(ctx context.Context, m mailbox.Mailbox, since mailbox.State) (mailbox.Changes, error)
 
 	// Describe fills in sizes and dates.
 	Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error
@@ -54,8 +66,12 @@ type Archive interface {
 	// Path returns the directory of a mailbox's folder.
 	Path(m mailbox.Mailbox) string
 
-	// Known returns what is remembered of the server's messages.
-	Known(ctx context.Context, m mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error)
+	// Standing returns how a mailbox stood when all of it was in the archive.
+	Standing(ctx context.Context, m mailbox.Mailbox) (mailbox.Standing, error)
+
+	// Known returns what is remembered of the server's messages: of those
+	// that are named, or of all if only is nil.
+	Known(ctx context.Context, m mailbox.Mailbox, only []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error)
 
 	// Unclaimed returns the messages of the mailbox's folder that stand for
 	// none of the messages for which live is true.
@@ -64,8 +80,19 @@ type Archive interface {
 	// InArchive counts the messages in the mailbox's folder.
 	InArchive(ctx context.Context, m mailbox.Mailbox) (int, error)
 
+	// Stage writes a message, to become part of a batch. If it fails, nothing
+	// of the message is left. Several may be staged at the same time.
+	Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader) (Staged, error)
+
 	// Begin starts a group of changes.
 	Begin() Batch
+}
+
+// Staged is a message that is written but not yet part of anything. It is
+// either added to a batch or discarded.
+type Staged interface {
+	Print() fingerprint.Print
+	Discard() error
 }
 
 // Batch is a group of changes that become durable together.
@@ -73,16 +100,14 @@ type Batch interface {
 	// Touch makes the mailbox's folder.
 	Touch(ctx context.Context, m mailbox.Mailbox) error
 
-	// Add writes a message. If it fails, nothing of the message is left.
-	Add(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader, note string) (fingerprint.Print, error)
-
-	// Withdraw takes back what was added last.
-	Withdraw() error
+	// Add makes a staged message part of the batch. note says what is odd
+	// about it, "" for nothing.
+	Add(s Staged, note string)
 
 	// Claim notes that a message on the server is one of the archive's.
 	Claim(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64, proven bool) error
 
-	// SetFlags gives an archived message the flags of msg.
+	// SetFlags brings an archived message in step with the flags of msg.
 	SetFlags(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64) error
 
 	// Gone notes that the server no longer lists messages, or does again.
@@ -93,7 +118,7 @@ type Batch interface {
 	Failures(ctx context.Context, m mailbox.Mailbox, reasons map[mailbox.ID]string) error
 
 	// Done notes how the mailbox stood when all of it was in the archive.
-	Done(ctx context.Context, m mailbox.Mailbox, l mailbox.Listing) error
+	Done(ctx context.Context, m mailbox.Mailbox, s mailbox.State) error
 
 	// Full reports whether it is time to commit.
 	Full() bool
@@ -114,13 +139,35 @@ type ArchiveError struct{ Err error }
 func (e *ArchiveError) Error() string { return e.Err.Error() }
 func (e *ArchiveError) Unwrap() error { return e.Err }
 
+// PausedError is the error of a run that stopped in good order before it had
+// everything: a limit was reached, or the server asked for it.
+type PausedError struct{ Reason string }
+
+func (e *PausedError) Error() string { return "stopped early: " + e.Reason }
+
 // Options adjust a [Run]. The zero value is a sensible choice.
 type Options struct {
 	// DryRun looks and plans, and changes nothing.
 	DryRun bool
 
+	// Connections is how many there may be at the same time. Zero means one.
+	Connections int
+
+	// Filter says which mailboxes and messages are wanted.
+	Filter filter.Filter
+
+	// Refetch gets again what the user removed from the archive.
+	Refetch bool
+
+	// MaxOctets is after how many octets of mail to stop. Zero means never.
+	MaxOctets int64
+
+	// MaxDuration is after how long to stop. Zero means never.
+	MaxDuration time.Duration
+
 	// Pause is how long to wait before the second login after a lost
-	// connection; it doubles from there. Zero means a second.
+	// connection, or when the server is busy; it doubles from there. Zero
+	// means a second.
 	Pause time.Duration
 
 	// Patience is how long to go on without anything arriving. Zero means
@@ -139,12 +186,20 @@ func Run(ctx context.Context, open func(context.Context) (Source, error), archiv
 		o.Patience = 5 * time.Minute
 	}
 	start := time.Now()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if o.MaxDuration > 0 {
+		late := time.AfterFunc(o.MaxDuration, func() { stop(&PausedError{Reason: fmt.Sprintf("%v have passed", o.MaxDuration)}) })
+		defer late.Stop()
+	}
 	r := &run{
-		line:    &line{open: open, sink: sink, pause: o.Pause, patience: o.Patience, since: start},
+		Options: o,
+		crew:    &crew{open: open, sink: sink, pause: o.Pause, patience: o.Patience, most: max(o.Connections, 1), since: start},
 		archive: archive,
 		sink:    sink,
+		stop:    stop,
 	}
-	err := r.pull(ctx, o.DryRun)
+	err := r.pull(ctx)
 	result := report.Result{Duration: time.Since(start)}
 	for _, p := range r.plans {
 		if !p.done && !o.DryRun { // the run has ended early
@@ -153,88 +208,66 @@ func Run(ctx context.Context, open func(context.Context) (Source, error), archiv
 		result.Tallies = append(result.Tallies, p.tally)
 	}
 	err = r.verdict(ctx, err, result)
-	r.line.close(err == nil)
+	r.crew.close(err == nil)
 	return result, err
 }
 
 // run is one run over all mailboxes of an account.
 type run struct {
-	line    *line
+	Options
+	crew    *crew
 	archive Archive
 	sink    report.Sink
+	stop    func(error) // ends the run at once, for a reason
 
 	plans  []*plan
 	writer *writer // nil in a dry run
+	octets atomic.Int64
 }
 
-func (r *run) pull(ctx context.Context, dry bool) error {
-	var boxes []mailbox.Mailbox
-	err := r.line.do(ctx, func(src Source) (err error) {
-		boxes, err = src.Mailboxes(ctx)
-		return err
-	})
-	if err != nil {
+func (r *run) pull(ctx context.Context) error {
+	if err := r.survey(ctx); err != nil {
 		return err
 	}
-	if err := r.planAll(ctx, boxes); err != nil {
-		return err
-	}
-	if dry {
+	if r.DryRun {
 		for _, p := range r.plans {
 			p.pretend()
 		}
 		return nil
 	}
 	r.writer = newWriter(ctx, r.archive, r.sink)
-	for _, p := range r.plans {
-		if err = r.carryOut(ctx, p); err != nil {
-			break
-		}
+	err := r.carryOut(ctx)
+	if err != nil {
+		r.stop(err)
 	}
 	// What has arrived is kept, whatever ended the run.
 	return errors.Join(err, r.writer.close())
 }
 
-// planAll plans every mailbox. One that cannot be read does not stop the
-// others.
-func (r *run) planAll(ctx context.Context, boxes []mailbox.Mailbox) error {
-	planned := report.Planned{Mailboxes: len(boxes)}
-	for _, mb := range boxes {
-		p, err := r.plan(ctx, mb)
-		switch {
-		case r.line.another(err):
-			p.unreadable(r.sink, "the connection is lost on it: "+err.Error())
-		case err != nil:
-			return err
-		default:
-			r.line.arrived()
-		}
-		r.plans = append(r.plans, p)
-		planned.Messages += p.tally.OnServer
-		planned.New += len(p.want)
-		for _, m := range p.want {
-			planned.NewOctets += max(m.Size, 0)
-		}
-	}
-	r.sink.Report(planned)
-	return nil
-}
-
 // verdict makes the run's error of what ended it and of the sums.
 func (r *run) verdict(ctx context.Context, err error, result report.Result) error {
 	sum := result.Sum()
+	var paused *PausedError
+	errors.As(err, &paused)
+	if errors.As(context.Cause(ctx), &paused) {
+		err = paused
+	}
 	switch {
-	case ctx.Err() != nil:
+	case errors.As(err, new(*ArchiveError)):
+		return err
+	case paused != nil && sum.Failed == 0:
+		return paused
+	case ctx.Err() != nil && paused == nil && context.Cause(ctx) != err:
 		return context.Cause(ctx)
-	case err != nil && r.writer != nil && sum.New > 0 && !errors.As(err, new(*ArchiveError)):
+	case err != nil && r.writer != nil && sum.New > 0:
 		return errors.Join(ErrIncomplete, err)
 	case err != nil:
 		return err
-	case r.line.givenUp > 0 && sum.New+sum.Again == 0:
-		return r.line.last
+	case r.crew.givenUp > 0 && sum.New+sum.Again == 0:
+		return r.crew.last
 	}
 	for _, t := range result.Tallies {
-		if r.writer != nil && !t.Balanced() || t.Reason != "" || t.OnServer != t.Listed || t.Failed > 0 {
+		if r.writer != nil && !t.Balanced() || t.Skipped == "" && (t.Reason != "" || t.OnServer != t.Listed) || t.Failed > 0 {
 			return ErrIncomplete
 		}
 	}

@@ -26,7 +26,15 @@ import (
 // archive is a real archive as the engine sees it.
 type archive struct{ *maildir.Intake }
 
-func (a archive) Begin() backup.Batch { return a.Intake.Begin() }
+func (a archive) Begin() backup.Batch { return batch{a.Intake.Begin()} }
+
+func (a archive) Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader) (backup.Staged, error) {
+	return a.Intake.Stage(ctx, m, msg, content)
+}
+
+type batch struct{ *maildir.Batch }
+
+func (b batch) Add(s backup.Staged, note string) { b.Batch.Add(s.(*maildir.Staged), note) }
 
 type recorder struct {
 	mu     sync.Mutex
@@ -540,17 +548,23 @@ func TestConnectionLostOften(t *testing.T) {
 
 func TestDryRunWritesNothing(t *testing.T) {
 	s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 3)}}
-	result, err := backup.Run(t.Context(), s.open, readOnly{t}, report.Discard, backup.Options{DryRun: true})
+	result, err := backup.Run(t.Context(), s.open, readOnly{t: t}, report.Discard, backup.Options{DryRun: true})
 	if sum := result.Sum(); err != nil || sum.New != 3 || sum.Octets == 0 || s.fetched != 0 {
 		t.Errorf("sum = %+v, %d fetched, %v", sum, s.fetched, err)
 	}
 }
 
 // readOnly is an empty archive that nothing may be written to.
-type readOnly struct{ t *testing.T }
+type readOnly struct {
+	backup.Archive
+	t *testing.T
+}
 
 func (readOnly) Path(mailbox.Mailbox) string { return "" }
-func (readOnly) Known(context.Context, mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+func (readOnly) Standing(context.Context, mailbox.Mailbox) (mailbox.Standing, error) {
+	return mailbox.Standing{}, nil
+}
+func (readOnly) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
 	return nil, nil
 }
 func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
@@ -572,6 +586,13 @@ var errDisk = errors.New("input/output error")
 
 func (b brittle) Begin() backup.Batch { return brittleBatch{b.Archive.Begin(), b.left} }
 
+func (b brittle) Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader) (backup.Staged, error) {
+	if b.left.Add(-1) < 0 {
+		return nil, errDisk
+	}
+	return b.Archive.Stage(ctx, m, msg, content)
+}
+
 type brittleBatch struct {
 	backup.Batch
 	left *atomic.Int64
@@ -586,13 +607,6 @@ func (b brittleBatch) step() error {
 
 // Full makes batches small, so that there are many commits.
 func (b brittleBatch) Full() bool { return b.left.Load()%4 == 0 || b.Batch.Full() }
-
-func (b brittleBatch) Add(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader, note string) (fingerprint.Print, error) {
-	if err := b.step(); err != nil {
-		return fingerprint.Print{}, err
-	}
-	return b.Batch.Add(ctx, m, msg, content, note)
-}
 
 func (b brittleBatch) Commit(ctx context.Context) error {
 	if err := b.step(); err != nil {

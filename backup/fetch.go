@@ -14,13 +14,41 @@ import (
 	"mailstow/mailbox"
 )
 
-// carryOut does what a plan says.
-func (r *run) carryOut(ctx context.Context, p *plan) error {
-	if p.tally.Reason != "" {
+// carryOut does what the plans say.
+func (r *run) carryOut(ctx context.Context) error {
+	var weight int64
+	for _, p := range r.plans {
+		weight += weightOf(p.want)
+	}
+	lines := min(max(int(weight/minWeight)+1, r.crew.ready()), max(r.Connections, 1))
+	q := newQueue(lines)
+	for _, p := range r.plans {
+		if err := r.prepare(ctx, p); err != nil {
+			return err
+		}
+		if len(p.want) > 0 {
+			q.add(p, task{plan: p, msgs: p.want})
+		} else if err := r.finish(ctx, p); err != nil {
+			return err
+		}
+	}
+	return r.crew.work(ctx, lines, func(l *line) (bool, error) {
+		more, err := r.step(ctx, q, l)
+		if err != nil && !errors.Is(err, errRetired) {
+			q.close()
+			r.stop(err) // the other lines end too
+		}
+		return more, err
+	})
+}
+
+// prepare does what needs no connection.
+func (r *run) prepare(ctx context.Context, p *plan) error {
+	if p.idle() {
 		return nil
 	}
 	w := r.writer
-	err := w.change(func(b Batch) error {
+	return w.change(func(b Batch) error {
 		if err := b.Touch(ctx, p.Mailbox); err != nil {
 			return err
 		}
@@ -29,7 +57,7 @@ func (r *run) carryOut(ctx context.Context, p *plan) error {
 				return err
 			}
 			if c.removed {
-				w.then(func() { p.tally.Removed++ })
+				w.then(func() { p.count(func(t *report.Tally) { t.Removed++ }) })
 				continue
 			}
 			if p.imap {
@@ -38,7 +66,7 @@ func (r *run) carryOut(ctx context.Context, p *plan) error {
 				}
 			}
 			w.then(func() {
-				p.tally.Again++
+				p.count(func(t *report.Tally) { t.Again++ })
 				r.sink.Report(report.MessageStored{Mailbox: p.Name, ID: c.ID, Size: c.Size, Recognised: true})
 			})
 		}
@@ -46,28 +74,87 @@ func (r *run) carryOut(ctx context.Context, p *plan) error {
 			if err := b.SetFlags(ctx, p.Mailbox, c.Message, c.archived); err != nil {
 				return err
 			}
-			w.then(func() { p.tally.Flags++ })
+			w.then(func() { p.count(func(t *report.Tally) { t.Flags++ }) })
 		}
 		return errors.Join(b.Gone(ctx, p.Mailbox, p.gone, true), b.Gone(ctx, p.Mailbox, p.back, false))
 	})
-	if err != nil {
-		return err
+}
+
+// count changes a plan's tally.
+func (p *plan) count(f func(*report.Tally)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.tally)
+}
+
+// step has a line do the next task.
+func (r *run) step(ctx context.Context, q *queue, l *line) (more bool, err error) {
+	t, ok := q.next(l.near)
+	if !ok {
+		return false, nil
 	}
-	if len(p.want) > 0 {
-		r.sink.Report(report.MailboxStarted{Mailbox: p.Name, Pending: len(p.want)})
-		if err := r.fetchAll(ctx, p); err != nil {
-			return err
+	p := t.plan
+	l.near = p
+	p.start(r.sink)
+	left, err := r.fetch(ctx, l, t)
+	switch {
+	case errors.Is(err, errRetired):
+		q.done(t, []task{t})
+		return false, err
+	case l.another(err):
+		reason := "the connection is lost in this folder too often: " + err.Error()
+		for _, t := range append(q.drop(p), t) {
+			for _, m := range t.msgs {
+				p.fail(m, reason)
+			}
 		}
-		if err := r.forgetExpunged(ctx, p); err != nil {
-			return err
-		}
+		left, err = nil, nil
 	}
-	return w.change(func(b Batch) error { return r.finish(ctx, b, p) })
+	last := q.done(t, left)
+	if err != nil || !last {
+		return true, err
+	}
+	if err := r.forgetExpunged(ctx, l, p); err != nil {
+		return true, err
+	}
+	return true, r.finish(ctx, p)
+}
+
+// start reports, once, that mail is fetched from the plan's mailbox.
+func (p *plan) start(sink report.Sink) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.started {
+		p.started = true
+		sink.Report(report.MailboxStarted{Mailbox: p.Name, Pending: len(p.want)})
+	}
 }
 
 // finish notes how the mailbox stands; it is reported when all that came
 // before is durable.
-func (r *run) finish(ctx context.Context, b Batch, p *plan) error {
+func (r *run) finish(ctx context.Context, p *plan) error {
+	return r.writer.change(func(b Batch) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.idle() {
+			if err := r.noteEnd(ctx, b, p); err != nil {
+				return err
+			}
+		}
+		r.writer.then(func() {
+			inArchive, _ := r.archive.InArchive(context.WithoutCancel(ctx), p.Mailbox)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.tally.Failed, p.tally.InArchive, p.done = len(p.failed), inArchive, true
+			r.sink.Report(report.MailboxDone{Tally: p.tally})
+		})
+		return nil
+	})
+}
+
+// noteEnd notes what has failed, or that nothing has. A mailbox of which the
+// user does not want everything is never done. The caller holds p.mu.
+func (r *run) noteEnd(ctx context.Context, b Batch, p *plan) error {
 	reasons := map[mailbox.ID]string{}
 	for id, f := range p.failed {
 		r.sink.Report(report.MessageFailed{Mailbox: p.Name, ID: id, Size: f.Size, Reason: f.reason})
@@ -79,62 +166,26 @@ func (r *run) finish(ctx context.Context, b Batch, p *plan) error {
 	if p.short > 0 {
 		r.sink.Report(report.Short{Mailbox: p.Name, Messages: p.short})
 	}
-	if len(p.failed) == 0 && p.tally.OnServer == p.tally.Listed {
-		if err := b.Done(ctx, p.Mailbox, p.listing); err != nil {
-			return err
-		}
+	if len(p.failed) == 0 && p.tally.Excluded == 0 && p.tally.OnServer == p.tally.Listed {
+		return b.Done(ctx, p.Mailbox, p.state)
 	}
-	r.writer.then(func() {
-		p.tally.Failed = len(p.failed)
-		p.done = true
-		p.tally.InArchive, _ = r.archive.InArchive(context.WithoutCancel(ctx), p.Mailbox)
-		r.sink.Report(report.MailboxDone{Tally: p.tally})
-	})
 	return nil
-}
-
-// task is a set of messages to be asked for at once.
-type task struct {
-	msgs  []mailbox.Message
-	tries int  // how often the connection was lost on this very message
-	again bool // they came in another size than announced
 }
 
 // maxTries is how often the connection may be lost on one message before it
 // is left behind.
 const maxTries = 2
 
-// fetchAll fetches what a plan wants. Each message ends up in the archive or
-// among the failed.
-func (r *run) fetchAll(ctx context.Context, p *plan) error {
-	tasks := []task{{msgs: p.want}}
-	for len(tasks) > 0 {
-		more, err := r.fetch(ctx, p, tasks[0])
-		if r.line.another(err) {
-			for _, t := range tasks {
-				for _, m := range t.msgs {
-					p.fail(m, "the connection is lost in this folder too often: "+err.Error())
-				}
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		tasks = append(more, tasks[1:]...)
-	}
-	return nil
-}
-
 // fetch asks for the messages of a task and returns what is still to be
 // asked for. That no error came proves nothing: the messages that arrived do.
-func (r *run) fetch(ctx context.Context, p *plan, t task) ([]task, error) {
-	src, err := r.line.get(ctx)
+func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
+	src, err := l.get(ctx)
 	if err != nil {
 		return nil, err
 	}
+	p := t.plan
 	if src != p.session {
-		t.msgs = slices.DeleteFunc(t.msgs, func(m mailbox.Message) bool {
+		t.msgs = slices.DeleteFunc(slices.Clone(t.msgs), func(m mailbox.Message) bool {
 			if m.Transient {
 				p.fail(m, "the connection was lost, and the server has no name for it that lasts (no UIDL); the next run goes on")
 			}
@@ -143,19 +194,14 @@ func (r *run) fetch(ctx context.Context, p *plan, t task) ([]task, error) {
 	}
 	settled := map[mailbox.ID]bool{}
 	err = src.Fetch(ctx, p.Mailbox, t.msgs, func(m mailbox.Message, _ int64, content io.Reader) error {
-		done, err := r.take(ctx, p, src.Protocol(), m, content)
+		done, err := r.receive(ctx, p, src.Protocol(), m, content)
 		if done {
 			settled[m.ID] = true
-			r.line.arrived()
+			r.crew.arrived()
 		}
 		return err
 	})
-	var left []mailbox.Message
-	for _, m := range t.msgs {
-		if !settled[m.ID] {
-			left = append(left, m)
-		}
-	}
+	left := slices.DeleteFunc(slices.Clone(t.msgs), func(m mailbox.Message) bool { return settled[m.ID] })
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
@@ -166,27 +212,41 @@ func (r *run) fetch(ctx context.Context, p *plan, t task) ([]task, error) {
 			p.fail(m, err.Error())
 		}
 		return nil, nil
-	case err == nil || retry.IsRefused(err):
-		return r.narrow(p, t, left, err), nil
 	}
-	r.line.lost(err)
-	return r.isolate(p, t, left, err), nil
+	wait, busy := retry.IsBusy(err)
+	if busy = busy && t.rests < maxRests; busy {
+		if err := l.slow(err, wait); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case busy && retry.IsRefused(err):
+		return []task{{plan: p, msgs: left, rests: t.rests + 1, again: t.again}}, nil
+	case err == nil || retry.IsRefused(err):
+		return r.narrow(t, left, err), nil
+	}
+	l.lost(err)
+	if busy { // nothing is wrong with the message
+		return []task{{plan: p, msgs: left, tries: t.tries, rests: t.rests + 1, again: t.again}}, nil
+	}
+	return r.isolate(t, left, err), nil
 }
 
 // narrow goes on after an answer that left messages out: those that came in
 // another size than announced are asked for once more, the others in halves,
 // down to the ones that the server does not give.
-func (r *run) narrow(p *plan, t task, left []mailbox.Message, answer error) (more []task) {
+func (r *run) narrow(t task, left []mailbox.Message, answer error) (more []task) {
+	p := t.plan
 	var doubtful, refused []mailbox.Message
 	for _, m := range left {
-		if _, ok := p.doubtful[m.ID]; ok && !t.again {
+		if p.doubts(m) && !t.again {
 			doubtful = append(doubtful, m)
 		} else {
 			refused = append(refused, m)
 		}
 	}
 	if len(doubtful) > 0 {
-		more = append(more, task{msgs: doubtful, again: true})
+		more = append(more, task{plan: p, msgs: doubtful, again: true})
 	}
 	switch {
 	case len(refused) == 0:
@@ -197,113 +257,151 @@ func (r *run) narrow(p *plan, t task, left []mailbox.Message, answer error) (mor
 		}
 		p.fail(refused[0], reason)
 	default:
-		for _, half := range halves(refused) {
-			half.again = t.again
-			more = append(more, half)
-		}
+		more = append(more, t.halves(refused)...)
 	}
 	return more
+}
+
+// doubts reports whether a message came in another size than announced.
+func (p *plan) doubts(m mailbox.Message) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.doubtful[m.ID]
+	return ok
 }
 
 // isolate goes on after a lost connection: the message on which it was lost
 // is asked for alone, and the others apart from it, the later half first, so
 // that several bad messages in a row do not look like a dead server.
-func (r *run) isolate(p *plan, t task, left []mailbox.Message, cause error) []task {
+func (r *run) isolate(t task, left []mailbox.Message, cause error) []task {
 	switch {
 	case len(left) == 0:
 		return nil
 	case len(t.msgs) > 1:
-		_, doubtful := p.doubtful[left[0].ID]
-		more := []task{{msgs: left[:1], tries: 1, again: doubtful}}
-		for _, half := range slices.Backward(halves(left[1:])) {
-			half.again = t.again
+		more := []task{{plan: t.plan, msgs: left[:1], tries: 1, again: t.plan.doubts(left[0])}}
+		for _, half := range slices.Backward(t.halves(left[1:])) {
 			more = append(more, half)
 		}
 		return more
 	case t.tries+1 < maxTries:
-		return []task{{msgs: left, tries: t.tries + 1, again: t.again}}
+		return []task{{plan: t.plan, msgs: left, tries: t.tries + 1, again: t.again}}
 	}
-	p.fail(left[0], "the connection is lost on it: "+cause.Error())
+	t.plan.fail(left[0], "the connection is lost on it: "+cause.Error())
 	return nil
 }
 
-func halves(msgs []mailbox.Message) []task {
-	switch n := len(msgs); n {
-	case 0:
-		return nil
-	case 1:
-		return []task{{msgs: msgs}}
-	default:
-		return []task{{msgs: msgs[:n/2]}, {msgs: msgs[n/2:]}}
+// halves splits messages of a task into two tasks.
+func (t task) halves(msgs []mailbox.Message) (two []task) {
+	for _, half := range [][]mailbox.Message{msgs[:len(msgs)/2], msgs[len(msgs)/2:]} {
+		if len(half) > 0 {
+			two = append(two, task{plan: t.plan, msgs: half, rests: t.rests, again: t.again})
+		}
 	}
+	return two
 }
 
 // sizeDiffers is noted with a message that came twice in the same octets but
 // not in the size that the server announced.
 const sizeDiffers = "size differs from the announced one"
 
-// take puts one message into the archive. done says that nothing more is to
-// be done about it; a message whose size is not the announced one is not done
-// until it has come a second time.
-func (r *run) take(ctx context.Context, p *plan, protocol mailbox.Protocol, m mailbox.Message, content io.Reader) (done bool, err error) {
-	b, err := r.writer.current()
-	if err != nil {
-		return false, err
-	}
-	first, again := p.doubtful[m.ID]
-	note := ""
-	if again {
-		note = sizeDiffers
-	}
+// receive puts one message into the archive. done says that nothing more is
+// to be done about it; a message whose size is not the announced one is not
+// done until it has come a second time.
+func (r *run) receive(ctx context.Context, p *plan, protocol mailbox.Protocol, m mailbox.Message, content io.Reader) (done bool, err error) {
 	in := &bounded{r: content, left: bound(m.Size)}
-	print, err := b.Add(ctx, p.Mailbox, m, in, note)
+	staged, err := r.archive.Stage(ctx, p.Mailbox, m, in)
 	switch {
 	case in.err != nil:
 		return false, in.err
 	case err != nil:
 		return false, &ArchiveError{err}
+	}
+	print := staged.Print()
+	keep, done, note := p.judge(protocol, m, print)
+	if !keep {
+		return done, discard(staged)
+	}
+	r.sink.Report(report.MessageArrived{Size: print.Size})
+	if r.octets.Add(print.Size) > r.MaxOctets && r.MaxOctets > 0 {
+		defer r.stop(&PausedError{Reason: fmt.Sprintf("%d octets have come", r.MaxOctets)})
+	}
+	return true, r.keepOne(ctx, p, m, staged, note)
+}
+
+// judge decides what is to become of what came for a message.
+func (p *plan) judge(protocol mailbox.Protocol, m mailbox.Message, print fingerprint.Print) (keep, done bool, note string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first, again := p.doubtful[m.ID]
+	switch {
 	case print.Size == 0 && m.Size > 0:
-		p.fail(m, fmt.Sprintf("the server sends nothing in place of %d octets", m.Size))
-		return true, withdraw(b)
+		p.failed[m.ID] = failure{m, fmt.Sprintf("the server sends nothing in place of %d octets", m.Size)}
+		return false, true, ""
 	case !again && !agrees(protocol, m.Size, print.Size):
 		p.doubtful[m.ID] = print.SHA256
-		return false, withdraw(b)
+		return false, false, ""
 	case again && first != print.SHA256:
-		p.fail(m, fmt.Sprintf("the server announces %d octets and sends others each time", m.Size))
-		return true, withdraw(b)
+		p.failed[m.ID] = failure{m, fmt.Sprintf("the server announces %d octets and sends others each time", m.Size)}
+		return false, true, ""
+	case again:
+		if print.Size < m.Size {
+			p.short++
+		}
+		return true, true, sizeDiffers
 	}
-	if again && print.Size < m.Size {
-		p.short++
-	}
-	return true, r.settle(ctx, b, p, m, print)
+	return true, true, ""
 }
 
-// settle keeps a message that has just been added, or notes that the archive
-// holds its octets already.
-func (r *run) settle(ctx context.Context, b Batch, p *plan, m mailbox.Message, print fingerprint.Print) error {
-	r.sink.Report(report.MessageArrived{Size: print.Size})
-	stored := report.MessageStored{Mailbox: p.Name, ID: m.ID, Size: print.Size, SHA256: hex.EncodeToString(print.SHA256[:])}
-	if same := p.bySum[print.SHA256]; len(same) > 0 {
-		p.bySum[print.SHA256] = same[1:]
-		if err := errors.Join(withdraw(b), b.Claim(ctx, p.Mailbox, m, same[0], true)); err != nil {
-			return &ArchiveError{err}
-		}
-		stored.Recognised = true
+// spare takes an archived message with these octets that stands for none on
+// the server, if there is one.
+func (p *plan) spare(sum fingerprint.Sum) (archived int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	same := p.bySum[sum]
+	if len(same) == 0 {
+		return 0, false
 	}
-	r.writer.then(func() {
-		if stored.Recognised {
-			p.tally.Again++
-		} else {
-			p.tally.New++
-			p.tally.Octets += print.Size
+	p.bySum[sum] = same[1:]
+	return same[0], true
+}
+
+// keepOne keeps a message that has just been staged, or notes that the
+// archive holds its octets already.
+func (r *run) keepOne(ctx context.Context, p *plan, m mailbox.Message, staged Staged, note string) error {
+	print, w := staged.Print(), r.writer
+	archived, has := p.spare(print.SHA256)
+	stored := report.MessageStored{Mailbox: p.Name, ID: m.ID, Size: print.Size, SHA256: hex.EncodeToString(print.SHA256[:]), Recognised: has}
+	if has {
+		if err := discard(staged); err != nil {
+			return err
 		}
-		r.sink.Report(stored)
+	}
+	err := w.change(func(b Batch) error {
+		w.then(func() {
+			p.count(func(t *report.Tally) {
+				if has {
+					t.Again++
+				} else {
+					t.New++
+					t.Octets += print.Size
+				}
+			})
+			r.sink.Report(stored)
+		})
+		if has {
+			return b.Claim(ctx, p.Mailbox, m, archived, true)
+		}
+		b.Add(staged, note)
+		return nil
 	})
-	return nil
+	if err != nil && !has {
+		staged.Discard()
+	}
+	return err
 }
 
-func withdraw(b Batch) error {
-	if err := b.Withdraw(); err != nil {
+func discard(s Staged) error {
+	if err := s.Discard(); err != nil {
 		return &ArchiveError{err}
 	}
 	return nil
@@ -347,24 +445,24 @@ func (b *bounded) Read(p []byte) (int, error) {
 // forgetExpunged asks once more what the mailbox holds if messages were left
 // out: those that are gone by now are not missing. A listing that does not
 // agree with itself, or names that do not last, prove nothing.
-func (r *run) forgetExpunged(ctx context.Context, p *plan) error {
+func (r *run) forgetExpunged(ctx context.Context, l *line, p *plan) error {
 	if len(p.failed) == 0 {
 		return nil
 	}
-	var l mailbox.Listing
-	var protocol mailbox.Protocol
-	err := r.line.do(ctx, func(src Source) (err error) {
-		protocol = src.Protocol()
-		l, err = src.List(ctx, p.Mailbox)
+	var now mailbox.Listing
+	err := l.do(ctx, func(src Source) (err error) {
+		now, err = src.List(ctx, p.Mailbox, false)
 		return err
 	})
-	if err != nil || protocol != mailbox.IMAP || l.UIDValidity != p.listing.UIDValidity || l.Exists != len(l.Messages) {
-		return ctx.Err() // the failures stand
+	if errors.Is(err, errRetired) || err != nil || !p.imap || now.UIDValidity != p.state.UIDValidity || now.Exists != len(now.Messages) {
+		return context.Cause(ctx) // the failures stand
 	}
 	here := map[mailbox.ID]bool{}
-	for _, m := range l.Messages {
+	for _, m := range now.Messages {
 		here[m.ID] = true
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for id := range p.failed {
 		if !here[id] {
 			delete(p.failed, id)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
@@ -14,23 +15,29 @@ import (
 // plan is what a run is going to do for one mailbox.
 type plan struct {
 	mailbox.Mailbox
-	listing mailbox.Listing // without messages
-	tally   report.Tally
-	done    bool   // carried out
-	session Source // in which IDs hold that do not last
-	imap    bool
+	standing mailbox.Standing
+	state    mailbox.State
+	session  Source // in which IDs hold that do not last
+	imap     bool
 
+	// What the survey found.
 	want     []mailbox.Message              // to be fetched
 	claims   []claim                        // recognised
 	flags    []claim                        // whose flags have changed on the server
 	gone     []mailbox.ID                   // no longer listed
 	back     []mailbox.ID                   // listed again
-	bySum    map[fingerprint.Sum][]int64    // archived messages that stand for no message on the server
 	headers  map[mailbox.ID]fingerprint.Sum // that were read
 	headless map[mailbox.ID]bool            // the connection was lost on their header
+
+	mu       sync.Mutex // what follows changes while several lines fetch
+	tally    report.Tally
+	done     bool                           // carried out
+	bySum    map[fingerprint.Sum][]int64    // archived messages that stand for no message on the server
 	doubtful map[mailbox.ID]fingerprint.Sum // of what came in another size than announced
 	failed   map[mailbox.ID]failure
 	short    int // messages that came shorter than announced, twice
+	tasks    int // that are not done
+	started  bool
 }
 
 // failure is a message that could not be fetched, and why.
@@ -39,7 +46,21 @@ type failure struct {
 	reason string
 }
 
-func (p *plan) fail(m mailbox.Message, reason string) { p.failed[m.ID] = failure{m, reason} }
+func (p *plan) fail(m mailbox.Message, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed[m.ID] = failure{m, reason}
+}
+
+func newPlan(mb mailbox.Mailbox) *plan {
+	return &plan{
+		Mailbox:  mb,
+		headers:  map[mailbox.ID]fingerprint.Sum{},
+		headless: map[mailbox.ID]bool{},
+		doubtful: map[mailbox.ID]fingerprint.Sum{},
+		failed:   map[mailbox.ID]failure{},
+	}
+}
 
 // pretend fills in the tally as if all had gone well.
 func (p *plan) pretend() {
@@ -56,29 +77,6 @@ type claim struct {
 	removed  bool // from the archive, by the user
 }
 
-// plan looks at a mailbox and decides what is to be done. A mailbox that the
-// server does not let us read has a plan with a reason and nothing to do.
-func (r *run) plan(ctx context.Context, mb mailbox.Mailbox) (*plan, error) {
-	p := &plan{
-		Mailbox:  mb,
-		headers:  map[mailbox.ID]fingerprint.Sum{},
-		headless: map[mailbox.ID]bool{},
-		doubtful: map[mailbox.ID]fingerprint.Sum{},
-		failed:   map[mailbox.ID]failure{},
-	}
-	survey := func(src Source) error { return r.survey(ctx, src, p) }
-	err := r.line.do(ctx, survey)
-	if errors.Is(err, mailbox.ErrRebuilt) {
-		err = r.line.do(ctx, survey)
-	}
-	if retry.IsRefused(err) || errors.Is(err, mailbox.ErrRebuilt) {
-		p.unreadable(r.sink, err.Error())
-		err = nil
-	}
-	p.tally.Mailbox, p.tally.Role, p.tally.Path = mb.Name, mb.Role, r.archive.Path(mb)
-	return p, err
-}
-
 // unreadable makes a plan that has nothing to do, for a reason.
 func (p *plan) unreadable(sink report.Sink, reason string) {
 	p.tally = report.Tally{Mailbox: p.Name, Role: p.Role, Path: p.tally.Path, Reason: reason}
@@ -86,53 +84,255 @@ func (p *plan) unreadable(sink report.Sink, reason string) {
 	sink.Report(report.MailboxFailed{Mailbox: p.Name, Reason: reason})
 }
 
-// survey fills in a plan. It begins anew when it is called again.
-func (r *run) survey(ctx context.Context, src Source, p *plan) error {
-	l, err := src.List(ctx, p.Mailbox)
+// idle reports whether there is nothing to be done.
+func (p *plan) idle() bool { return p.tally.Unchanged || p.tally.Skipped != "" || p.tally.Reason != "" }
+
+// survey plans every mailbox. One that cannot be read does not stop the
+// others.
+func (r *run) survey(ctx context.Context) error {
+	var open []*plan
+	err := r.crew.work(ctx, 1, func(l *line) (bool, error) {
+		return false, l.do(ctx, func(src Source) (err error) {
+			open, err = r.look(ctx, src)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	jobs := make(chan *plan, len(open))
+	for _, p := range open {
+		jobs <- p
+	}
+	err = r.crew.work(ctx, (len(open)+1)/2, func(l *line) (bool, error) {
+		select {
+		case p := <-jobs:
+			err := r.plan(ctx, l, p)
+			if errors.Is(err, errRetired) {
+				jobs <- p
+			}
+			return true, err
+		default:
+			return false, nil
+		}
+	})
+	if err != nil {
+		return err
+	}
+	planned := report.Planned{Mailboxes: len(r.plans)}
+	for _, p := range r.plans {
+		planned.Messages += p.tally.OnServer
+		planned.New += len(p.want)
+		for _, m := range p.want {
+			planned.NewOctets += max(m.Size, 0)
+		}
+	}
+	r.sink.Report(planned)
+	return nil
+}
+
+// look asks which mailboxes there are and makes a plan for each. It returns
+// those that have to be opened.
+func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
+	boxes, err := src.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.plans = nil
+	wanted := boxes[:0:0]
+	for _, mb := range boxes {
+		p := newPlan(mb)
+		p.tally = report.Tally{Mailbox: mb.Name, Role: mb.Role, Path: r.archive.Path(mb), Skipped: r.Filter.Skips(mb)}
+		p.imap = src.Protocol() == mailbox.IMAP
+		r.plans = append(r.plans, p)
+		if p.tally.Skipped == "" {
+			wanted = append(wanted, mb)
+		}
+	}
+	states, err := src.States(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range r.plans {
+		state, told := states[p.Wire]
+		if p.tally.Skipped != "" {
+			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
+			continue
+		}
+		if p.standing, err = r.archive.Standing(ctx, p.Mailbox); err != nil {
+			return nil, retry.Permanent(&ArchiveError{err})
+		}
+		if told && r.unchanged(p.standing, state) {
+			p.state = state
+			p.tally.Unchanged, p.tally.UIDValidity = true, state.UIDValidity
+			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
+			p.tally.Removed, p.tally.Kept = p.standing.Removed, state.Exists-p.standing.Removed
+			continue
+		}
+		open = append(open, p)
+	}
+	return open, nil
+}
+
+// unchanged reports whether a mailbox stands as it did when all of it was in
+// the archive, so that it need not be opened. Without HIGHESTMODSEQ that can
+// be said of an empty one alone: flags may have changed in another.
+func (r *run) unchanged(then mailbox.Standing, now mailbox.State) bool {
+	return then.State == now && now.UIDValidity != 0 && then.Failed == 0 && then.Live == now.Exists &&
+		(now.HighestModSeq != 0 || now.Exists == 0) && !(r.Refetch && then.Removed > 0)
+}
+
+// plan looks at a mailbox and decides what is to be done. A mailbox that the
+// server does not let us read has a plan with a reason and nothing to do.
+func (r *run) plan(ctx context.Context, l *line, p *plan) error {
+	survey := func(src Source) error { return r.surveyOne(ctx, src, p) }
+	err := l.do(ctx, survey)
+	if errors.Is(err, mailbox.ErrRebuilt) {
+		err = l.do(ctx, survey)
+	}
+	switch {
+	case retry.IsRefused(err) || errors.Is(err, mailbox.ErrRebuilt):
+		p.unreadable(r.sink, err.Error())
+		r.crew.arrived()
+		return nil
+	case err == nil:
+		r.crew.arrived()
+		return nil
+	case l.another(err):
+		p.unreadable(r.sink, "the connection is lost on it: "+err.Error())
+		return nil
+	}
+	return err
+}
+
+// surveyOne fills in a plan. It begins anew when it is called again.
+func (r *run) surveyOne(ctx context.Context, src Source, p *plan) error {
+	p.tally = report.Tally{Mailbox: p.Name, Role: p.Role, Path: p.tally.Path}
+	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
+	p.session = src
+	if r.stepwise(p) {
+		done, err := r.surveyChanges(ctx, src, p)
+		if done || err != nil && !retry.IsRefused(err) && !errors.Is(err, mailbox.ErrRebuilt) {
+			return err
+		}
+	}
+	return r.surveyAll(ctx, src, p)
+}
+
+// stepwise reports whether it may be enough to ask for what has changed.
+func (r *run) stepwise(p *plan) bool {
+	return p.standing.HighestModSeq != 0 && p.standing.UIDValidity != 0 && !r.Refetch
+}
+
+// surveyChanges asks for what has changed since the last complete pull. It is
+// not enough if the sums do not meet then.
+func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bool, err error) {
+	ch, err := src.Changes(ctx, p.Mailbox, p.standing.State)
+	if err != nil {
+		return false, err
+	}
+	if ch.HighestModSeq == 0 {
+		return false, nil
+	}
+	ids := make([]mailbox.ID, len(ch.Messages))
+	for i, m := range ch.Messages {
+		ids[i] = m.ID
+	}
+	known, err := r.archive.Known(ctx, p.Mailbox, ids)
+	if err != nil {
+		return false, retry.Permanent(&ArchiveError{err})
+	}
+	live, removed := p.standing.Live, p.standing.Removed
+	seen := map[mailbox.ID]bool{}
+	for _, m := range ch.Messages {
+		kept, ok := known[m.ID]
+		switch {
+		case seen[m.ID]:
+		case !ok:
+			p.want = append(p.want, m)
+		default:
+			if kept.Gone {
+				p.back = append(p.back, m.ID)
+				live++
+				if kept.Removed {
+					removed++
+				}
+			}
+			if !kept.Removed && !slices.Equal(m.Flags, kept.Flags) {
+				p.flags = append(p.flags, claim{Message: m, archived: kept.Message})
+			}
+		}
+		seen[m.ID] = true
+	}
+	if live+len(p.want) != ch.Exists && ch.Vanished != nil {
+		all, err := r.archive.Known(ctx, p.Mailbox, nil)
+		if err != nil {
+			return false, retry.Permanent(&ArchiveError{err})
+		}
+		for id, kept := range all {
+			if !kept.Gone && !seen[id] && ch.Vanished(id) {
+				p.gone = append(p.gone, id)
+				live--
+				if kept.Removed {
+					removed--
+				}
+			}
+		}
+	}
+	if live+len(p.want) != ch.Exists {
+		p.want, p.flags, p.gone, p.back = nil, nil, nil, nil
+		return false, nil
+	}
+	p.state = ch.State
+	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = ch.UIDValidity, ch.Exists, ch.Exists
+	p.tally.Kept, p.tally.Removed = live-removed, removed
+	return true, r.settleWants(ctx, src, p, func(id mailbox.ID) bool { return !slices.Contains(p.gone, id) })
+}
+
+// surveyAll lists the whole mailbox.
+func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
+	known, err := r.archive.Known(ctx, p.Mailbox, nil)
+	if err != nil {
+		return retry.Permanent(&ArchiveError{err})
+	}
+	details := len(known) == 0
+	l, err := src.List(ctx, p.Mailbox, details)
 	if err == nil && l.Exists != len(l.Messages) { // mail may be coming and going
-		l, err = src.List(ctx, p.Mailbox)
+		l, err = src.List(ctx, p.Mailbox, details)
 	}
 	if err != nil {
 		return err
 	}
-	known, err := r.archive.Known(ctx, p.Mailbox)
-	if err != nil {
-		return retry.Permanent(&ArchiveError{err})
-	}
-	if src.Protocol() == mailbox.IMAP && l.UIDValidity == 0 {
+	if p.imap && l.UIDValidity == 0 {
 		known = nil // without UIDVALIDITY a UID of yesterday names nothing
 	}
-	p.tally = report.Tally{UIDValidity: l.UIDValidity, OnServer: l.Exists, Listed: len(l.Messages)}
-	p.session, p.imap = src, src.Protocol() == mailbox.IMAP
-	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
+	p.state = l.State
+	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = l.UIDValidity, l.Exists, len(l.Messages)
 	listed := make(map[mailbox.ID]bool, len(l.Messages))
 	for _, m := range l.Messages {
 		kept, ok := known[m.ID]
-		if !ok || m.Transient {
+		if !ok || m.Transient || r.Refetch && kept.Removed {
 			p.want = append(p.want, m)
 			continue
 		}
 		listed[m.ID] = true
-		r.keep(p, src.Protocol(), m, kept)
+		r.keep(p, m, kept)
 	}
 	for id, kept := range known {
 		if !listed[id] && !kept.Gone {
 			p.gone = append(p.gone, id)
 		}
 	}
-	l.Messages = nil
-	p.listing = l
-	if len(p.want) == 0 {
-		return nil
+	if len(p.want) > 0 && !details {
+		if err := src.Describe(ctx, p.Mailbox, p.want); err != nil {
+			return err
+		}
 	}
-	if err := src.Describe(ctx, p.Mailbox, p.want); err != nil {
-		return err
-	}
-	return r.recognise(ctx, src, p, listed)
+	return r.settleWants(ctx, src, p, func(id mailbox.ID) bool { return listed[id] })
 }
 
 // keep plans a message that the archive knows.
-func (r *run) keep(p *plan, protocol mailbox.Protocol, m mailbox.Message, kept mailbox.Kept) {
+func (r *run) keep(p *plan, m mailbox.Message, kept mailbox.Kept) {
 	if kept.Gone {
 		p.back = append(p.back, m.ID)
 	}
@@ -141,135 +341,21 @@ func (r *run) keep(p *plan, protocol mailbox.Protocol, m mailbox.Message, kept m
 		return
 	}
 	p.tally.Kept++
-	if protocol == mailbox.IMAP && !slices.Equal(m.Flags, kept.Flags) {
+	if p.imap && !slices.Equal(m.Flags, kept.Flags) {
 		p.flags = append(p.flags, claim{Message: m, archived: kept.Message})
 	}
 }
 
-// recognise finds out which of the wanted messages the archive holds already,
-// without being known as the server's: size and header block are the same.
-// Two messages that are alike need two in the archive.
-func (r *run) recognise(ctx context.Context, src Source, p *plan, live map[mailbox.ID]bool) error {
-	free, err := r.archive.Unclaimed(ctx, p.Mailbox, func(id mailbox.ID) bool { return live[id] })
-	if err != nil {
-		return retry.Permanent(&ArchiveError{err})
+// settleWants drops what the user does not want from what is to be fetched,
+// and recognises what the archive has.
+func (r *run) settleWants(ctx context.Context, src Source, p *plan, live func(mailbox.ID) bool) error {
+	if r.Filter.ByMessage() {
+		all := len(p.want)
+		p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool { return !r.Filter.Wants(m) })
+		p.tally.Excluded = all - len(p.want)
 	}
-	p.bySum = map[fingerprint.Sum][]int64{}
-	if len(free) == 0 {
+	if len(p.want) == 0 {
 		return nil
 	}
-	pool := newPool(free)
-	var maybe []mailbox.Message
-	for _, m := range p.want {
-		if pool.hasSize(m.Size) {
-			maybe = append(maybe, m)
-		}
-	}
-	if err := r.readHeaders(ctx, src, p, maybe); err != nil {
-		return err
-	}
-	found := map[mailbox.ID]fingerprint.Candidate{}
-	for _, m := range maybe {
-		if header, ok := p.headers[m.ID]; ok {
-			if archived, ok := pool.take(m.Size, header); ok {
-				found[m.ID] = archived
-			}
-		}
-	}
-	p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool {
-		c, ok := found[m.ID]
-		if ok {
-			p.claims = append(p.claims, claim{m, c.Message, c.Removed})
-		}
-		return ok
-	})
-	p.bySum = pool.rest()
-	if len(live) == 0 && len(p.claims) > 0 && len(p.gone) > 0 {
-		r.sink.Report(report.Rebuilt{Mailbox: p.Name, Recognised: len(p.claims), Download: len(p.want)})
-	}
-	return nil
-}
-
-// readHeaders digests the header blocks of messages. What is read stays, also
-// when the connection is lost; the message on which it is lost is left out
-// from then on. A message without header is downloaded and compared.
-func (r *run) readHeaders(ctx context.Context, src Source, p *plan, msgs []mailbox.Message) error {
-	var unread []mailbox.Message
-	for _, m := range msgs {
-		if _, ok := p.headers[m.ID]; (!ok || m.Transient) && !p.headless[m.ID] {
-			unread = append(unread, m)
-		}
-	}
-	if len(unread) == 0 {
-		return nil
-	}
-	read := map[mailbox.ID]bool{}
-	err := src.Headers(ctx, p.Mailbox, unread, func(m mailbox.Message, header []byte) error {
-		p.headers[m.ID] = fingerprint.HeaderSum(header)
-		read[m.ID] = true
-		r.line.arrived()
-		return nil
-	})
-	if err == nil || retry.IsRefused(err) {
-		return nil
-	}
-	for _, m := range unread {
-		if !read[m.ID] {
-			p.headless[m.ID] = true
-			break
-		}
-	}
-	return err
-}
-
-// pool holds archived messages that a server's may be recognised as.
-type pool struct {
-	bySize map[int64]int                               // how many have it, in one of the ways of counting
-	free   map[fingerprint.Sum][]fingerprint.Candidate // by header
-}
-
-func newPool(free []fingerprint.Candidate) *pool {
-	p := &pool{bySize: map[int64]int{}, free: map[fingerprint.Sum][]fingerprint.Candidate{}}
-	for _, c := range free {
-		for _, size := range []int64{c.Size, c.Lines, c.Lines + 2} {
-			p.bySize[size]++
-		}
-		p.free[c.Header] = append(p.free[c.Header], c)
-	}
-	return p
-}
-
-// hasSize reports whether a message of this size may be in the pool. An
-// unknown size (-1) cannot be recognised: a header alone is not enough.
-func (p *pool) hasSize(size int64) bool { return p.bySize[size] > 0 }
-
-// take takes a message with this size and header out of the pool; one with
-// exactly this size if there is one, one whose file is there if there is one.
-func (p *pool) take(size int64, header fingerprint.Sum) (found fingerprint.Candidate, ok bool) {
-	like := p.free[header]
-	for _, fits := range []func(fingerprint.Candidate) bool{
-		func(c fingerprint.Candidate) bool { return !c.Removed && c.Size == size },
-		func(c fingerprint.Candidate) bool { return !c.Removed && c.SizeMatches(size) },
-		func(c fingerprint.Candidate) bool { return c.SizeMatches(size) },
-	} {
-		if i := slices.IndexFunc(like, fits); i >= 0 {
-			found = like[i]
-			p.free[header] = slices.Delete(like, i, i+1)
-			return found, true
-		}
-	}
-	return found, false
-}
-
-// rest returns what is left in the pool, by the digest of its octets.
-func (p *pool) rest() map[fingerprint.Sum][]int64 {
-	bySum := map[fingerprint.Sum][]int64{}
-	for _, like := range p.free {
-		for _, c := range like {
-			if !c.Removed {
-				bySum[c.SHA256] = append(bySum[c.SHA256], c.Message)
-			}
-		}
-	}
-	return bySum
+	return r.recognise(ctx, src, p, live)
 }

@@ -96,7 +96,15 @@ func (s *server) box(m mailbox.Mailbox) *box {
 
 func (s *server) id(m message) mailbox.ID { return mailbox.ID(fmt.Sprintf("%d:%d", s.validity, m.uid)) }
 
-func (c *session) List(_ context.Context, m mailbox.Mailbox) (mailbox.Listing, error) {
+func (c *session) States(context.Context, []mailbox.Mailbox) (map[string]mailbox.State, error) {
+	return nil, nil
+}
+
+func (c *session) Changes(context.Context, mailbox.Mailbox, mailbox.State) (mailbox.Changes, error) {
+	panic("the server keeps no HIGHESTMODSEQ")
+}
+
+func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
 	b := c.s.box(m)
 	if b.dies {
 		c.lost = true
@@ -107,12 +115,15 @@ func (c *session) List(_ context.Context, m mailbox.Mailbox) (mailbox.Listing, e
 	if b.refused != nil {
 		return mailbox.Listing{}, b.refused
 	}
-	l := mailbox.Listing{UIDValidity: c.s.validity, Exists: len(b.messages)}
+	l := mailbox.Listing{State: mailbox.State{UIDValidity: c.s.validity, Exists: len(b.messages)}}
 	if b.exists != 0 {
 		l.Exists = b.exists
 	}
 	for _, msg := range b.messages {
 		l.Messages = append(l.Messages, mailbox.Message{ID: c.s.id(msg), Size: -1, Flags: msg.flags, Transient: c.s.transient})
+	}
+	if details {
+		return l, c.Describe(ctx, m, l.Messages)
 	}
 	return l, nil
 }

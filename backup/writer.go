@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"sync"
+	"time"
 
 	"mailstow/internal/report"
 )
@@ -13,13 +14,18 @@ type writer struct {
 	archive Archive
 	sink    report.Sink
 
+	mu    sync.Mutex
 	batch Batch
 	after []func() // to be called when batch is durable
-	jobs  chan job
-	done  chan struct{}
 
-	mu  sync.Mutex
-	err error // why nothing more can be written
+	jobs chan job
+	done chan struct{}
+	stop chan struct{} // ends the watch over the batch's age
+
+	failure struct {
+		sync.Mutex
+		err error // why nothing more can be written
+	}
 }
 
 type job struct {
@@ -30,8 +36,9 @@ type job struct {
 // newWriter starts a writer. What was handed to it is committed even when ctx
 // is cancelled.
 func newWriter(ctx context.Context, archive Archive, sink report.Sink) *writer {
-	w := &writer{archive: archive, sink: sink, batch: archive.Begin(), jobs: make(chan job), done: make(chan struct{})}
+	w := &writer{archive: archive, sink: sink, batch: archive.Begin(), jobs: make(chan job), done: make(chan struct{}), stop: make(chan struct{})}
 	go w.commitAll(context.WithoutCancel(ctx))
+	go w.watch()
 	return w
 }
 
@@ -43,9 +50,9 @@ func (w *writer) commitAll(ctx context.Context) {
 			continue
 		}
 		if err := j.batch.Commit(ctx); err != nil {
-			w.mu.Lock()
-			w.err = &ArchiveError{err}
-			w.mu.Unlock()
+			w.failure.Lock()
+			w.failure.err = &ArchiveError{err}
+			w.failure.Unlock()
 			continue
 		}
 		for _, f := range j.after {
@@ -54,34 +61,50 @@ func (w *writer) commitAll(ctx context.Context) {
 	}
 }
 
-func (w *writer) failed() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err
+// watch commits a batch that grows old because nothing more arrives, while a
+// large message is on its way or the server takes its time.
+func (w *writer) watch() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-tick.C:
+			w.mu.Lock()
+			if w.batch.Full() {
+				w.submit()
+			}
+			w.mu.Unlock()
+		}
+	}
 }
 
-// current returns the batch to add to, a new one if the last is full.
-func (w *writer) current() (Batch, error) {
+func (w *writer) failed() error {
+	w.failure.Lock()
+	defer w.failure.Unlock()
+	return w.failure.err
+}
+
+// change calls f to make changes in the current batch. One call is made at a
+// time.
+func (w *writer) change(f func(Batch) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.batch.Full() {
 		w.submit()
 	}
-	return w.batch, w.failed()
-}
-
-// change makes changes in the current batch.
-func (w *writer) change(f func(Batch) error) error {
-	b, err := w.current()
-	if err != nil {
+	if err := w.failed(); err != nil {
 		return err
 	}
-	if err := f(b); err != nil {
+	if err := f(w.batch); err != nil {
 		return &ArchiveError{err}
 	}
 	return nil
 }
 
-// then has f called when everything added so far is durable, on another
-// goroutine; calls do not overlap.
+// then, called by a function that makes changes, has f called when these are
+// durable, on another goroutine; calls do not overlap.
 func (w *writer) then(f func()) { w.after = append(w.after, f) }
 
 func (w *writer) submit() {
@@ -91,7 +114,10 @@ func (w *writer) submit() {
 
 // close commits what is left and returns why something could not be written.
 func (w *writer) close() error {
+	close(w.stop)
+	w.mu.Lock()
 	w.submit()
+	w.mu.Unlock()
 	close(w.jobs)
 	<-w.done
 	return w.failed()

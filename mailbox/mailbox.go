@@ -81,15 +81,40 @@ type Message struct {
 	InternalDate time.Time // INTERNALDATE; zero if the server has none (POP3)
 	Transient    bool      // the ID holds for this connection alone: there is no unique-id
 	Flags        []string  // system flags and keywords, spelled as in IMAP
+
+	// Object is the server's name for the content, which the message's copies
+	// in other mailboxes share (EMAILID of RFC 8474, X-GM-MSGID); "" for none.
+	Object string
+}
+
+// State is how a mailbox stands on its server, its messages apart.
+type State struct {
+	UIDValidity   uint32
+	UIDNext       uint32
+	HighestModSeq uint64 // RFC 7162; 0 where the server keeps none
+	Exists        int    // the server's own count (EXISTS, STAT)
 }
 
 // Listing is what a server says that a mailbox holds.
 type Listing struct {
-	UIDValidity   uint32
-	UIDNext       uint32
-	HighestModSeq uint64
-	Exists        int       // the server's own count (EXISTS, STAT)
-	Messages      []Message // what it named when asked for all; Size and InternalDate may be missing
+	State
+	Messages []Message // what it named when asked for all; Size and InternalDate may be missing
+}
+
+// Changes are what has happened to a mailbox since a [State].
+type Changes struct {
+	State
+	Messages []Message     // those that are new or have other flags
+	Vanished func(ID) bool // which of the others are gone; nil if the server does not tell
+}
+
+// Standing is how a mailbox stood when all of it was in the archive last, and
+// what the archive has of it now. The zero value is that of a new mailbox.
+type Standing struct {
+	State
+	Live    int // messages that the server had by the archive's last knowledge
+	Removed int // of these, removed from the archive by the user
+	Failed  int // that could not be fetched
 }
 
 // Kept is what an archive remembers of a message on a server.

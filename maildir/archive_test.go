@@ -52,12 +52,22 @@ func msg(uid int, flags ...string) mailbox.Message {
 
 func text(n int) string { return fmt.Sprintf("Subject: %d\r\n\r\nbody of %d\r\n", n, n) }
 
+// add stages a message and adds it to a batch.
+func add(t *testing.T, b *Batch, mb mailbox.Mailbox, m mailbox.Message, content io.Reader) error {
+	t.Helper()
+	s, err := b.in.Stage(t.Context(), mb, m, content)
+	if err == nil {
+		b.Add(s, "")
+	}
+	return err
+}
+
 // store commits messages into a mailbox, with UIDs from first.
 func store(t *testing.T, in *Intake, mb mailbox.Mailbox, first int, texts ...string) {
 	t.Helper()
 	b := in.Begin()
 	for i, s := range texts {
-		if _, err := b.Add(t.Context(), mb, msg(first+i), strings.NewReader(s), ""); err != nil {
+		if err := add(t, b, mb, msg(first+i), strings.NewReader(s)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,7 +109,7 @@ func TestCommittedMessageIsAPlainFile(t *testing.T) {
 	in := from(t, a)
 	b := in.Begin()
 	m := msg(7, `\Seen`, `\Flagged`, `\Deleted`, "$Forwarded", "work")
-	if _, err := b.Add(t.Context(), work, m, strings.NewReader(text(1)), ""); err != nil {
+	if err := add(t, b, work, m, strings.NewReader(text(1))); err != nil {
 		t.Fatal(err)
 	}
 	if got := files(t, dir, "Work/2024/cur/*"); len(got) != 0 {
@@ -122,7 +132,7 @@ func TestCommittedMessageIsAPlainFile(t *testing.T) {
 	if got := files(t, dir, "Work/2024/dovecot-keywords"); !slices.Equal(got, []string{"0 work\n"}) {
 		t.Errorf("dovecot-keywords = %q", got)
 	}
-	known, err := in.Known(t.Context(), work)
+	known, err := in.Known(t.Context(), work, nil)
 	if err != nil || !slices.Equal(known["1:7"].Flags, m.Flags) {
 		t.Errorf("known = %+v, %v", known, err)
 	}
@@ -140,16 +150,15 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 	in := from(t, open(t, dir))
 	b := in.Begin()
 	broken := io.MultiReader(strings.NewReader("Subject: half\r\n"), iotest.ErrReader(io.ErrUnexpectedEOF))
-	if _, err := b.Add(t.Context(), inbox, msg(1), broken, ""); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := add(t, b, inbox, msg(1), broken); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("error = %v", err)
 	}
-	if _, err := b.Add(t.Context(), inbox, msg(2), strings.NewReader(text(2)), ""); err != nil {
+	if err := add(t, b, inbox, msg(2), strings.NewReader(text(2))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Add(t.Context(), inbox, msg(3), strings.NewReader(text(3)), ""); err != nil {
+	if s, err := in.Stage(t.Context(), inbox, msg(3), strings.NewReader(text(3))); err != nil {
 		t.Fatal(err)
-	}
-	if err := b.Withdraw(); err != nil {
+	} else if err := s.Discard(); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Commit(t.Context()); err != nil {
@@ -158,7 +167,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 	if got := files(t, dir, "INBOX/*/*"); !slices.Equal(got, []string{text(2)}) {
 		t.Errorf("files = %q, want the second message alone", got)
 	}
-	if known, _ := in.Known(t.Context(), inbox); len(known) != 1 {
+	if known, _ := in.Known(t.Context(), inbox, nil); len(known) != 1 {
 		t.Errorf("known = %v", known)
 	}
 }
@@ -171,7 +180,7 @@ func TestFilesThatAKilledRunLeftAreTakenIn(t *testing.T) {
 	store(t, in, inbox, 1, text(1))
 	b := in.Begin()
 	for i, mb := range []mailbox.Mailbox{inbox, work} { // work is a folder that the index does not know
-		if _, err := b.Add(t.Context(), mb, msg(2+i), strings.NewReader(text(2+i)), ""); err != nil {
+		if err := add(t, b, mb, msg(2+i), strings.NewReader(text(2+i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -179,7 +188,7 @@ func TestFilesThatAKilledRunLeftAreTakenIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	unfinished := in.Begin()
-	if _, err := unfinished.Add(t.Context(), inbox, msg(9), strings.NewReader(text(9)), ""); err != nil {
+	if err := add(t, unfinished, inbox, msg(9), strings.NewReader(text(9))); err != nil {
 		t.Fatal(err)
 	}
 	a.Abandon() // as far as the disk can tell, the process was killed here
@@ -407,7 +416,7 @@ func TestSameOctetsAndDateAreOneFile(t *testing.T) {
 	later := in.Begin()
 	m := msg(2)
 	m.InternalDate = date.Add(time.Hour)
-	if _, err := later.Add(t.Context(), work, m, strings.NewReader(text(2)), ""); err != nil {
+	if err := add(t, later, work, m, strings.NewReader(text(2))); err != nil {
 		t.Fatal(err)
 	}
 	if err := later.Commit(t.Context()); err != nil {
@@ -507,19 +516,70 @@ func TestMessagesAreFoundByTheirKey(t *testing.T) {
 		t.Errorf("verify = %+v", v)
 	}
 	b := in.Begin()
-	known, _ := in.Known(t.Context(), inbox)
+	known, _ := in.Known(t.Context(), inbox, nil)
 	if err := b.SetFlags(t.Context(), inbox, msg(1, `\Seen`, "later"), known["1:1"].Message); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if paths, _ = filepath.Glob(filepath.Join(dir, "INBOX/cur/*")); len(paths) != 1 || !strings.HasSuffix(paths[0], ":2,Sa") {
-		t.Errorf("files = %q, want one ending in :2,Sa", paths)
+	if paths, _ = filepath.Glob(filepath.Join(dir, "INBOX/cur/*")); len(paths) != 1 || !strings.HasSuffix(paths[0], ":2,FRSa") {
+		t.Errorf("files = %q, want one ending in :2,FRSa", paths)
 	}
 	a.Close()
 	if f := open(t, dir).Found(); f.Adopted != 0 || f.Removed != 0 {
 		t.Errorf("found = %+v", f)
+	}
+}
+
+// A flag that a mail program changed in the archive is kept until the server
+// changes it.
+func TestLocalFlagStaysUntilTheServerChangesIt(t *testing.T) {
+	for _, c := range []struct{ told, server, local, want string }{
+		{"", "", "S", "S"},   // set here
+		{"S", "S", "", ""},   // taken away here
+		{"S", "FS", "", "F"}, // taken away here, another set there
+		{"", "S", "F", "FS"}, // both
+		{"S", "", "FS", "F"}, // taken away there
+		{"FS", "S", "F", ""}, // the server wins where both have changed
+		{"", "S", "T", "ST"}, // what only other programs understand
+		{"Fa", "a", "F", ""}, // keywords too
+		{"a", "aS", "a", "Sa"},
+	} {
+		flags := func(letters string) (out []string) {
+			for _, l := range letters {
+				out = append(out, map[rune]string{'S': `\Seen`, 'F': `\Flagged`, 'a': "work", 'T': `\Deleted`}[l])
+			}
+			return out
+		}
+		dir := t.TempDir()
+		in := from(t, open(t, dir))
+		b := in.Begin()
+		if err := add(t, b, inbox, msg(1, append(flags(c.told), "work")...), strings.NewReader(text(1))); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		known, _ := in.Known(t.Context(), inbox, nil)
+		set := func(letters string) {
+			if err := b.SetFlags(t.Context(), inbox, msg(1, flags(letters)...), known["1:1"].Message); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(c.told)
+		paths, _ := filepath.Glob(filepath.Join(dir, "INBOX/cur/*"))
+		base, _, _ := strings.Cut(paths[0], ":2,")
+		if err := os.Rename(paths[0], base+":2,"+c.local); err != nil {
+			t.Fatal(err)
+		}
+		set(c.server)
+		if paths, _ = filepath.Glob(filepath.Join(dir, "INBOX/cur/*")); len(paths) != 1 || !strings.HasSuffix(paths[0], ":2,"+c.want) {
+			t.Errorf("told %q, then %q there and %q here: %q, want %q", c.told, c.server, c.local, paths, c.want)
+		}
 	}
 }
 
@@ -536,7 +596,7 @@ func TestRemovedFileIsNoticedAndNotForgotten(t *testing.T) {
 	if f := again.Found(); f.Removed != 1 {
 		t.Errorf("found = %+v, want 1 removed", f)
 	}
-	known, err := from(t, again).Known(t.Context(), inbox)
+	known, err := from(t, again).Known(t.Context(), inbox, nil)
 	removed := 0
 	for _, k := range known {
 		if k.Removed {
@@ -662,7 +722,7 @@ func TestSymbolicLinksAreNotFollowed(t *testing.T) {
 	}
 	in := from(t, open(t, dir))
 	for _, mb := range []mailbox.Mailbox{inbox, work} {
-		if _, err := in.Begin().Add(t.Context(), mb, msg(1), strings.NewReader(text(1)), ""); err == nil {
+		if err := add(t, in.Begin(), mb, msg(1), strings.NewReader(text(1))); err == nil {
 			t.Errorf("%s: no error", mb.Name)
 		}
 	}
@@ -679,7 +739,7 @@ func TestBatchBoundsItself(t *testing.T) {
 		if b.Full() {
 			t.Fatalf("full after %d messages", i)
 		}
-		if _, err := b.Add(t.Context(), inbox, msg(i), strings.NewReader(text(i)), ""); err != nil {
+		if err := add(t, b, inbox, msg(i), strings.NewReader(text(i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -723,7 +783,7 @@ func TestEveryCommitSurvivesTheCrashThatFollows(t *testing.T) {
 	}
 	a.Abandon()
 	again := open(t, dir)
-	if known, _ := from(t, again).Known(context.Background(), inbox); len(known) != 5 {
+	if known, _ := from(t, again).Known(context.Background(), inbox, nil); len(known) != 5 {
 		t.Errorf("%d messages known, want 5", len(known))
 	}
 	if err := fs.WalkDir(os.DirFS(dir), ".", func(p string, d fs.DirEntry, err error) error {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,7 +40,7 @@ type Batch struct {
 	staged  []*entry
 	changed map[string]bool // directories with new entries
 	seen    map[*mailboxRow]bool
-	flagged []flagChange
+	flagged []*flagChange
 	after   []func(context.Context, *sql.Tx) error // what else the index is told
 }
 
@@ -50,6 +49,7 @@ type Batch struct {
 type entry struct {
 	mailbox *mailboxRow // nil for a file that was found
 	id      mailbox.ID  // "" for a file that was found, or an ID that does not last
+	object  string
 	note    string
 
 	folder       *folder
@@ -106,50 +106,81 @@ func (b *Batch) open(ctx context.Context, mb mailbox.Mailbox) (*mailboxRow, erro
 	row := b.in.place(mb)
 	changed, err := b.in.a.make(ctx, row.folder)
 	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w", row.folder.path, err)
+		return nil, folderFailed(row, err)
 	}
+	b.note(row, changed)
+	return row, nil
+}
+
+func folderFailed(row *mailboxRow, err error) error {
+	return fmt.Errorf("folder %s: %w", row.folder.path, err)
+}
+
+// note remembers what the index must know, and what must be synced, before
+// the batch is done.
+func (b *Batch) note(row *mailboxRow, changed []string) {
 	for _, dir := range changed {
 		b.changed[dir] = true
 	}
 	b.seen[row] = true
-	return row, nil
 }
 
-// Add writes a message to the archive, to be kept when the batch is
-// committed, and returns its print. If it returns an error, nothing of the
-// message is left. note says what is odd about it, "" for nothing.
-func (b *Batch) Add(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, content io.Reader, note string) (fingerprint.Print, error) {
-	row, err := b.open(ctx, mb)
+// Staged is a message whose file is still in tmp. It is either added to a
+// batch or discarded.
+type Staged struct {
+	mailbox *mailboxRow
+	e       *entry
+	changed []string // directories that were made for it
+}
+
+// Print returns the digests of the message.
+func (s *Staged) Print() fingerprint.Print { return s.e.print }
+
+// Discard leaves nothing of the message.
+func (s *Staged) Discard() error { return s.e.discard() }
+
+// Stage writes a message into its folder's tmp. If it returns an error,
+// nothing of the message is left. Several may be staged at the same time.
+func (in *Intake) Stage(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, content io.Reader) (*Staged, error) {
+	row := in.place(mb)
+	changed, err := in.a.make(ctx, row.folder)
 	if err != nil {
-		return fingerprint.Print{}, err
+		return nil, folderFailed(row, err)
 	}
-	if err := b.in.a.writing(ctx); err != nil {
-		return fingerprint.Print{}, err
+	if err := in.a.writing(ctx); err != nil {
+		return nil, err
 	}
-	letters, err := row.folder.keywords.letters(m.Flags)
+	letters, err := in.a.letters(row.folder, m.Flags)
 	if err != nil {
-		return fingerprint.Print{}, err
+		return nil, err
 	}
-	msg, w, err := b.in.a.maildir(row.folder).Create(letters)
+	msg, w, err := in.a.maildir(row.folder).Create(letters)
 	if err != nil {
-		return fingerprint.Print{}, err
+		return nil, err
 	}
 	e := &entry{
-		mailbox: row, id: m.ID, note: note, folder: row.folder, key: msg.Key(), flags: m.Flags, origin: "server",
+		mailbox: row, id: m.ID, object: m.Object, folder: row.folder, key: msg.Key(), flags: m.Flags, origin: "server",
 		file: w.(tmpFile), final: msg.Filename(),
 	}
 	if m.Transient {
 		e.id = ""
 	}
 	if err := e.fill(m, content); err != nil {
-		return fingerprint.Print{}, errors.Join(err, e.discard())
+		return nil, errors.Join(err, e.discard())
 	}
+	return &Staged{row, e, changed}, nil
+}
+
+// Add makes a staged message part of the batch. note says what is odd about
+// the message, "" for nothing.
+func (b *Batch) Add(s *Staged, note string) {
+	s.e.note = note
+	b.note(s.mailbox, s.changed)
 	if len(b.staged) == 0 {
 		b.begun = time.Now()
 	}
-	b.staged = append(b.staged, e)
-	b.octets += e.print.Size
-	return e.print, nil
+	b.staged = append(b.staged, s.e)
+	b.octets += s.e.print.Size
 }
 
 // fill writes the content and dates the file.
@@ -200,14 +231,6 @@ func (e *entry) discard() error {
 	return err
 }
 
-// Withdraw takes back the message that was added last.
-func (b *Batch) Withdraw() error {
-	last := b.staged[len(b.staged)-1]
-	b.staged = b.staged[:len(b.staged)-1]
-	b.octets -= last.print.Size
-	return last.discard()
-}
-
 // Claim notes that a message on the server is one that the archive holds.
 // proven says that their octets were compared.
 func (b *Batch) Claim(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, message int64, proven bool) error {
@@ -225,7 +248,8 @@ func (b *Batch) Claim(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message
 				return err
 			}
 		}
-		return mapTo(ctx, tx, row, m.ID, message, how, "", m.Flags)
+		_, err := tx.ExecContext(ctx, insertMapping, row.id, string(m.ID), message, how, "", joined(m.Flags), m.Object)
+		return err
 	})
 	return nil
 }
@@ -251,44 +275,59 @@ func (b *Batch) redate(ctx context.Context, tx *sql.Tx, message int64, date time
 	return err
 }
 
-// flagChange is a message that gets other flags.
+// flagChange is a message whose flags have changed on the server.
 type flagChange struct {
 	mailbox *mailboxRow
 	id      mailbox.ID
 	message int64
-	flags   string
-	letters []gomaildir.Flag
+	server  []string // its flags there now
+	merged  []string // with what was changed in the archive
 }
 
-// SetFlags gives an archived message the flags that the server tells of m.
+// SetFlags brings an archived message in step with the flags that the server
+// tells of m. What has not changed there since it told them last stays as it
+// is in the archive, where a mail program may have changed it.
 func (b *Batch) SetFlags(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, message int64) error {
 	row, err := b.open(ctx, mb)
-	if err != nil {
-		return err
-	}
-	letters, err := row.folder.keywords.letters(m.Flags)
-	b.flagged = append(b.flagged, flagChange{row, m.ID, message, strings.Join(m.Flags, " "), letters})
+	b.flagged = append(b.flagged, &flagChange{mailbox: row, id: m.ID, message: message, server: m.Flags})
 	return err
 }
 
-// rename gives the file its letters. One that is gone, or that lies in new,
-// where names have no letters, is left alone; names are the folder's files by
-// their keys.
-func (c *flagChange) rename(ctx context.Context, a *Archive, names map[string]string) (changed bool, err error) {
-	var key string
-	if err := a.db.QueryRowContext(ctx, "SELECT key FROM message WHERE id = ?", c.message).Scan(&key); err != nil {
+// apply merges the flags and gives the file their letters. One that is gone,
+// or that lies in new, where names have no letters, keeps its name; names are
+// the folder's files by their keys.
+func (c *flagChange) apply(ctx context.Context, a *Archive, names map[string]string) (renamed bool, err error) {
+	var key, kept, told string
+	err = a.db.QueryRowContext(ctx, `SELECT m.key, m.flags, ifnull((SELECT p.flags FROM mapping p
+		WHERE p.message = m.id AND p.mailbox = ?1 ORDER BY p.id = ?2 DESC LIMIT 1), '')
+		FROM message m WHERE m.id = ?3`, c.mailbox.id, string(c.id), c.message).Scan(&key, &kept, &told)
+	if err != nil {
 		return false, err
 	}
-	old, ok := strings.CutPrefix(names[key], "cur/")
-	if !ok {
+	f, local := c.mailbox.folder, strings.Fields(kept)
+	old, inCur := strings.CutPrefix(names[key], "cur/")
+	if inCur {
+		local = a.flagsOnDisk(f, lettersOf(old), local)
+	}
+	c.merged = merge(strings.Fields(told), c.server, local)
+	if !inCur {
 		return false, nil
 	}
-	slices.Sort(c.letters)
-	to := key + ":2," + string(slices.Compact(c.letters))
-	if to == old || len(c.letters) == 0 && !strings.Contains(old, ":2,") {
+	letters, err := a.letters(f, c.merged)
+	if err != nil {
+		return false, err
+	}
+	for _, l := range lettersOf(old) { // what other programs mean by other letters is theirs
+		if a.flagsOnDisk(f, string(l), nil) == nil {
+			letters = append(letters, gomaildir.Flag(l))
+		}
+	}
+	slices.Sort(letters)
+	to := key + ":2," + string(slices.Compact(letters))
+	if to == old || len(letters) == 0 && !strings.Contains(old, ":2,") {
 		return false, nil
 	}
-	dir := path.Join(c.mailbox.folder.path, "cur")
+	dir := path.Join(f.path, "cur")
 	err = a.root.Rename(path.Join(dir, old), path.Join(dir, to))
 	return err == nil, err
 }
@@ -306,8 +345,8 @@ func (b *Batch) renameAll(ctx context.Context) error {
 					return err
 				}
 			}
-			changed, err := c.rename(ctx, a, names[f])
-			if changed {
+			renamed, err := c.apply(ctx, a, names[f])
+			if renamed {
 				b.changed[filepath.Join(a.abs(f), "cur")] = true
 			}
 			if !errors.Is(err, os.ErrNotExist) {
@@ -322,10 +361,10 @@ func (b *Batch) renameAll(ctx context.Context) error {
 }
 
 func (c *flagChange) record(ctx context.Context, tx *sql.Tx) error {
-	if _, err := tx.ExecContext(ctx, "UPDATE message SET flags = ? WHERE id = ?", c.flags, c.message); err != nil {
+	if _, err := tx.ExecContext(ctx, "UPDATE message SET flags = ? WHERE id = ?", joined(c.merged), c.message); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, "UPDATE mapping SET flags = ? WHERE mailbox = ? AND id = ?", c.flags, c.mailbox.id, string(c.id))
+	_, err := tx.ExecContext(ctx, "UPDATE mapping SET flags = ? WHERE mailbox = ? AND id = ?", joined(c.server), c.mailbox.id, string(c.id))
 	return err
 }
 
@@ -391,19 +430,18 @@ func (b *Batch) Failures(ctx context.Context, mb mailbox.Mailbox, reasons map[ma
 
 // Done notes how a mailbox stood on the server when everything in it was in
 // the archive.
-func (b *Batch) Done(ctx context.Context, mb mailbox.Mailbox, l mailbox.Listing) error {
+func (b *Batch) Done(ctx context.Context, mb mailbox.Mailbox, s mailbox.State) error {
 	row, err := b.open(ctx, mb)
 	if err != nil {
 		return err
 	}
-	now := mailbox.Listing{UIDValidity: l.UIDValidity, UIDNext: l.UIDNext, HighestModSeq: l.HighestModSeq, Exists: l.Exists}
-	if reflect.DeepEqual(row.stood, now) {
+	if row.stood == s {
 		return nil
 	}
-	row.stood = now
+	row.stood = s
 	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "UPDATE mailbox SET delimiter = ?, role = ?, uidvalidity = ?, uidnext = ?, highestmodseq = ?, on_server = ?, completed_at = ? WHERE id = ?",
-			mb.Delimiter, mb.Role, l.UIDValidity, l.UIDNext, int64(l.HighestModSeq), l.Exists, time.Now().Unix(), row.id)
+			mb.Delimiter, mb.Role, s.UIDValidity, s.UIDNext, int64(s.HighestModSeq), s.Exists, time.Now().Unix(), row.id)
 		return err
 	})
 	return nil
@@ -624,7 +662,7 @@ func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
 		if e.id == "" {
 			continue
 		}
-		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, "downloaded", e.note, strings.Join(e.flags, " ")); err != nil {
+		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, "downloaded", e.note, joined(e.flags), e.object); err != nil {
 			return err
 		}
 	}
@@ -637,16 +675,14 @@ const insertMessage = `INSERT INTO message (folder, key, size, sha256, lines_siz
 func (e *entry) insert(ctx context.Context, prepared *sql.Stmt) (int64, error) {
 	r, err := prepared.ExecContext(ctx,
 		e.folder.id, e.key, e.print.Size, e.print.SHA256[:], e.print.Lines, e.print.Header[:], e.fields.MessageID, seconds(e.fields.Date), e.fields.From, e.fields.Subject,
-		e.internalDate.Unix(), e.dateFrom, strings.Join(e.flags, " "), e.origin, time.Now().Unix())
+		e.internalDate.Unix(), e.dateFrom, joined(e.flags), e.origin, time.Now().Unix())
 	if err != nil {
 		return 0, err
 	}
 	return r.LastInsertId()
 }
 
-const insertMapping = "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags) VALUES (?, ?, ?, ?, ?, ?)"
+const insertMapping = "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags, object) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
-func mapTo(ctx context.Context, tx *sql.Tx, m *mailboxRow, id mailbox.ID, message int64, how, note string, flags []string) error {
-	_, err := tx.ExecContext(ctx, insertMapping, m.id, string(id), message, how, note, strings.Join(flags, " "))
-	return err
-}
+// joined is how the index writes flags.
+func joined(flags []string) string { return strings.Join(flags, " ") }

@@ -23,7 +23,7 @@ func TestFullDiskLeavesTheArchiveWhole(t *testing.T) {
 	in := from(t, a)
 	store(t, in, inbox, 1, text(1), text(2))
 	b := in.Begin()
-	_, err := b.Add(t.Context(), inbox, msg(3), io.LimitReader(endless{}, 2<<20), "")
+	err := add(t, b, inbox, msg(3), io.LimitReader(endless{}, 2<<20))
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("error = %v, want ENOSPC", err)
 	}

@@ -119,6 +119,11 @@ CREATE TABLE run (
 -- A new index knows nothing yet: until the first run is done, it is as after
 -- one that was killed.
 INSERT INTO state VALUES ('writing', '0');
+`, `
+-- the server's name for the content, which copies in other mailboxes share
+ALTER TABLE mapping ADD COLUMN object TEXT NOT NULL DEFAULT '';
+CREATE INDEX mapping_by_object ON mapping (object) WHERE object != '';
+CREATE INDEX message_removed ON message (folder) WHERE removed_at IS NOT NULL;
 `}
 
 // openIndex opens the database at path and brings its schema forward. A file

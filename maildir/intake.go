@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +27,8 @@ type mailboxRow struct {
 	folder *folder
 	mailbox.Mailbox
 
-	stood    mailbox.Listing // at the last complete pull, without messages
-	failures int             // messages that could not be fetched so far
+	stood    mailbox.State // at the last complete pull
+	failures int           // messages that could not be fetched so far
 }
 
 // From returns the archive as the source fills it: a server and login such as
@@ -140,13 +141,25 @@ func sameButSpelling(other, p string) bool {
 	return head != p && folded(head) == folded(p)
 }
 
+// Standing returns how a mailbox stood at the last complete pull, and what
+// the archive has of it.
+func (in *Intake) Standing(ctx context.Context, mb mailbox.Mailbox) (mailbox.Standing, error) {
+	row := in.place(mb)
+	s := mailbox.Standing{State: row.stood, Failed: row.failures}
+	err := in.a.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM mapping WHERE mailbox = ?1 AND gone_at IS NULL),
+		(SELECT count(*) FROM message m JOIN mapping p ON p.message = m.id
+		WHERE m.folder = ?2 AND m.removed_at IS NOT NULL AND p.mailbox = ?1 AND p.gone_at IS NULL)`, row.id, row.folder.id).Scan(&s.Live, &s.Removed)
+	return s, err
+}
+
 // Known returns what the archive remembers of the messages that the server
-// has, or had, in a mailbox.
-func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+// has, or had, in a mailbox: of those that are named, or of all if only is
+// nil.
+func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox, only []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
 	row := in.place(mb)
 	known := map[mailbox.ID]mailbox.Kept{}
 	interned := map[string][]string{}
-	return known, rows(ctx, in.a.db, func(r *sql.Rows) error {
+	scan := func(r *sql.Rows) error {
 		var id, flags string
 		var k mailbox.Kept
 		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone); err != nil {
@@ -158,8 +171,26 @@ func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox) (map[mailbox.ID
 		k.Flags = interned[flags]
 		known[mailbox.ID(id)] = k
 		return nil
-	}, `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`, row.id)
+	}
+	query := `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL
+		FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`
+	if only == nil {
+		return known, rows(ctx, in.a.db, scan, query, row.id)
+	}
+	for few := range slices.Chunk(only, maxVariables) {
+		args := []any{row.id}
+		for _, id := range few {
+			args = append(args, string(id))
+		}
+		if err := rows(ctx, in.a.db, scan, query+" AND p.id IN (?"+strings.Repeat(",?", len(few)-1)+")", args...); err != nil {
+			return nil, err
+		}
+	}
+	return known, nil
 }
+
+// maxVariables bounds the values of one query.
+const maxVariables = 500
 
 // Unclaimed returns the messages of a mailbox's folder that stand for none of
 // the messages for which live is true.
@@ -196,7 +227,8 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(m
 
 // InArchive returns how many messages a mailbox's folder holds.
 func (in *Intake) InArchive(ctx context.Context, mb mailbox.Mailbox) (n int, err error) {
-	err = in.a.db.QueryRowContext(ctx, "SELECT count(*) FROM message WHERE folder = ? AND removed_at IS NULL", in.place(mb).folder.id).Scan(&n)
+	err = in.a.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM message WHERE folder = ?1)
+		- (SELECT count(*) FROM message WHERE folder = ?1 AND removed_at IS NOT NULL)`, in.place(mb).folder.id).Scan(&n)
 	return n, err
 }
 

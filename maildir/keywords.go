@@ -79,6 +79,53 @@ func (k *keywords) letters(flags []string) ([]gomaildir.Flag, error) {
 	return out, nil
 }
 
+// letters returns the letters that show flags in a folder's file names.
+func (a *Archive) letters(f *folder, flags []string) ([]gomaildir.Flag, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return f.keywords.letters(flags)
+}
+
+// flagsOnDisk returns the flags that a file name's letters stand for, with
+// those among noted that no letter can show.
+func (a *Archive) flagsOnDisk(f *folder, letters string, noted []string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	flags := f.keywords.flagsOf(letters)
+	for _, n := range noted {
+		if !f.keywords.shows(n) {
+			flags = append(flags, n)
+		}
+	}
+	return flags
+}
+
+// shows reports whether a file name can tell if a flag is set.
+func (k *keywords) shows(flag string) bool {
+	_, system := letterOf[strings.ToLower(flag)]
+	return system || slices.ContainsFunc(k.names[:], func(name string) bool { return strings.EqualFold(name, flag) })
+}
+
+// merge returns the flags of a message: the server's where they have changed
+// since it told them last, else those of the archive.
+func merge(told, server, local []string) []string {
+	has := func(flags []string, f string) bool {
+		return slices.ContainsFunc(flags, func(g string) bool { return strings.EqualFold(f, g) })
+	}
+	var merged []string
+	for _, f := range slices.Concat(server, local) {
+		keep := has(local, f)
+		if has(server, f) != has(told, f) {
+			keep = has(server, f)
+		}
+		if keep && !has(merged, f) {
+			merged = append(merged, f)
+		}
+	}
+	slices.Sort(merged)
+	return merged
+}
+
 func (k *keywords) save() error {
 	var b bytes.Buffer
 	for i, name := range k.names {

@@ -65,7 +65,7 @@ func (a *account) open(secret credential.Secret) func(context.Context) (backup.S
 		if a.protocol == mailbox.POP3 {
 			return opened(pop3conn.Dial(ctx, a.endpoint, a.user, secret))
 		}
-		return opened(imapconn.Dial(ctx, a.endpoint, imapwire.Login{User: a.user, Password: secret}))
+		return opened(imapconn.Dial(ctx, a.endpoint, imapwire.Login{User: a.user, Secret: secret}))
 	}
 }
 
@@ -356,4 +356,18 @@ func loginFlags() []cli.Flag {
 		yes("allow-insecure", "let +insecure URLs reach other machines"),
 		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that is silent for `TIME`", Value: time.Minute},
 	}
+}
+
+// defaultConnections is how many connections a backup over IMAP uses where
+// nobody says otherwise. Providers allow 10 to 30 to an account, and people
+// read their mail meanwhile.
+const defaultConnections = 4
+
+// connections is how many connections may be used at the same time. A POP3
+// server lets one session at a time have the mailbox (RFC 1939 section 4).
+func (a *account) connections() int {
+	if a.protocol == mailbox.POP3 {
+		return 1
+	}
+	return defaultConnections
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -46,14 +47,27 @@ missing. Nothing is ever deleted, neither on the server nor in the archive.`,
 // archive gives the engine its interface.
 type archive struct{ *maildir.Intake }
 
-func (a archive) Begin() backup.Batch { return a.Intake.Begin() }
+func (a archive) Begin() backup.Batch { return batch{a.Intake.Begin()} }
 
-// nothing is the archive of a dry run where there is none yet.
-type nothing struct{}
+func (a archive) Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader) (backup.Staged, error) {
+	return a.Intake.Stage(ctx, m, msg, content)
+}
+
+type batch struct{ *maildir.Batch }
+
+func (b batch) Add(s backup.Staged, note string) { b.Batch.Add(s.(*maildir.Staged), note) }
+
+// nothing is the archive of a dry run where there is none yet. It has no
+// method that writes.
+type nothing struct{ backup.Archive }
 
 func (nothing) Path(m mailbox.Mailbox) string { return maildir.PathOf(m.Name) }
 
-func (nothing) Known(context.Context, mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+func (nothing) Standing(context.Context, mailbox.Mailbox) (mailbox.Standing, error) {
+	return mailbox.Standing{}, nil
+}
+
+func (nothing) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
 	return nil, nil
 }
 
@@ -62,8 +76,6 @@ func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool
 }
 
 func (nothing) InArchive(context.Context, mailbox.Mailbox) (int, error) { return 0, nil }
-
-func (nothing) Begin() backup.Batch { panic("a dry run writes") }
 
 func (p *program) backup(c *cli.Context) error {
 	accounts, err := p.accounts(c)
@@ -290,8 +302,9 @@ func archiveFailed(err error) error {
 func runEngine(ctx context.Context, a *account, l *login, ar backup.Archive, dry bool, out *output, o *outcome) (err error) {
 	sink := &accountSink{out: out, account: a}
 	o.result, err = backup.Run(ctx, l.connect, ar, sink, backup.Options{
-		DryRun:   dry,
-		Patience: min(10*a.endpoint.Timeout, 5*time.Minute),
+		DryRun:      dry,
+		Connections: a.connections(),
+		Patience:    min(10*a.endpoint.Timeout, 5*time.Minute),
 	})
 	if err == nil {
 		return nil

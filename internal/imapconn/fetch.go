@@ -24,21 +24,26 @@ const (
 	commandsInFlight = 2
 )
 
-// Describe fills in Size and InternalDate of messages as the server tells
-// them. What the server does not tell stays as it is.
+// Describe fills in size, date and content name of messages as the server
+// tells them. What the server does not tell stays as it is.
 func (c *Conn) Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error {
-	byUID, err := c.open(ctx, m, msgs)
+	byUID, sel, err := c.open(ctx, m, msgs)
 	if err != nil {
 		return err
 	}
+	if _, err := sel.wait(ctx); err != nil {
+		return err
+	}
 	items := &imap.FetchOptions{UID: true, InternalDate: true, RFC822Size: true}
-	for set := range uidSets(msgs, 20*maxPerCommand) {
+	for set := range uidSets(msgs, c.most(20*maxPerCommand)) {
 		err := c.each(ctx, set, items, func(b *imapclient.FetchMessageBuffer) {
-			if msg := byUID[b.UID]; msg != nil {
-				msg.InternalDate = b.InternalDate
-				if b.RFC822Size > 0 {
-					msg.Size = b.RFC822Size
-				}
+			msg := byUID[b.UID]
+			if msg == nil {
+				return
+			}
+			msg.InternalDate, msg.Object = b.InternalDate, c.wire.Object(uint32(b.UID))
+			if b.RFC822Size > 0 {
+				msg.Size = b.RFC822Size
 			}
 		})
 		if err != nil {
@@ -46,6 +51,14 @@ func (c *Conn) Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.M
 		}
 	}
 	return nil
+}
+
+// most bounds the messages of a command by what the server allows.
+func (c *Conn) most(n int) int {
+	if limit := int(c.messageLimit()); limit > 0 {
+		return min(n, limit)
+	}
+	return n
 }
 
 // maxHeader bounds a header block that is read whole. A message with a longer
@@ -81,7 +94,7 @@ func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 }
 
 func (c *Conn) fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, section *imap.FetchItemBodySection, fn func(mailbox.Message, int64, io.Reader) error) error {
-	byUID, err := c.open(ctx, m, msgs)
+	byUID, sel, err := c.open(ctx, m, msgs)
 	if err != nil {
 		return err
 	}
@@ -91,8 +104,8 @@ func (c *Conn) fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 	var oneAtATime sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(commandsInFlight)
-	for set := range uidSets(msgs, maxPerCommand) {
-		if c.wire.Err() != nil {
+	for set := range uidSets(msgs, c.most(maxPerCommand)) {
+		if c.wire.Err() != nil || sel.failed.Load() {
 			break
 		}
 		g.Go(func() error {
@@ -100,6 +113,9 @@ func (c *Conn) fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 			err := c.drain(cmd, func(uid imap.UID, size int64, r io.Reader) error {
 				oneAtATime.Lock()
 				defer oneAtATime.Unlock()
+				if _, err := sel.wait(ctx); err != nil { // these are another mailbox's
+					return nil
+				}
 				msg := byUID[uid]
 				if msg == nil { // not asked for, or the second body under this UID
 					return nil
@@ -117,6 +133,9 @@ func (c *Conn) fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 	var stop *stopError
 	if errors.As(err, &stop) {
 		return stop.error
+	}
+	if _, selErr := sel.wait(ctx); selErr != nil {
+		return selErr
 	}
 	return err
 }
@@ -165,24 +184,30 @@ func (c *Conn) abort(cmd *imapclient.FetchCommand, body *exactReader) {
 	}
 }
 
-// open selects a mailbox, read-only, and returns messages by their UIDs.
-func (c *Conn) open(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) (map[imap.UID]*mailbox.Message, error) {
-	sel, err := c.examine(ctx, m)
-	if err != nil {
-		return nil, err
-	}
+// open selects a mailbox, read-only, unless it is, and returns messages by
+// their UIDs. They are the mailbox's own if wait says so.
+func (c *Conn) open(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) (map[imap.UID]*mailbox.Message, *selection, error) {
 	byUID := make(map[imap.UID]*mailbox.Message, len(msgs))
+	var validity uint32
 	for i := range msgs {
-		validity, uid, err := parseID(msgs[i].ID)
+		v, uid, err := parseID(msgs[i].ID)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if validity != sel.UIDValidity {
-			return nil, mailbox.ErrRebuilt
+		if i > 0 && v != validity {
+			return nil, nil, mailbox.ErrRebuilt
 		}
-		byUID[uid] = &msgs[i]
+		validity, byUID[uid] = v, &msgs[i]
 	}
-	return byUID, nil
+	sel := c.selected
+	if sel == nil || sel.wire != m.Wire || sel.failed.Load() {
+		var err error
+		if sel, err = c.examine(m); err != nil {
+			return nil, nil, err
+		}
+	}
+	sel.want = &validity
+	return byUID, sel, nil
 }
 
 // uidSets cuts messages into sets for one command each.

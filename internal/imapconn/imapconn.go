@@ -8,9 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -22,18 +23,15 @@ import (
 	"mailstow/mailbox"
 )
 
-// ErrTooMuch is returned when a server lists far more than it can have.
-var ErrTooMuch = errors.New("the server lists without end")
-
-// maxMailboxes bounds the mailboxes of an account, and unannounced messages
-// of one of them.
-const maxMailboxes = 100_000
-
 // Conn is a logged-in connection. It is used by one goroutine at a time.
 type Conn struct {
 	wire   *imapwire.Conn
 	client *imapclient.Client
 	shown  map[string]string // mailbox: the server's spelling -> what go-imap calls it
+
+	told      map[string]mailbox.State // by LIST, by the server's spelling
+	selected  *selection               // nil if no mailbox is
+	flagLists map[string][]string
 }
 
 // Dial connects and logs in. The connection is closed when ctx ends.
@@ -42,7 +40,10 @@ func Dial(ctx context.Context, e netconn.Endpoint, login imapwire.Login) (*Conn,
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{wire: wire, client: imapclient.New(wire, nil), shown: map[string]string{}}
+	c := &Conn{
+		wire: wire, client: imapclient.New(wire, nil),
+		shown: map[string]string{}, told: map[string]mailbox.State{}, flagLists: map[string][]string{},
+	}
 	if err := c.client.WaitGreeting(); err != nil {
 		c.wire.Close()
 		return nil, err
@@ -68,143 +69,65 @@ func (c *Conn) Close(finished bool) error {
 // Protocol returns [mailbox.IMAP].
 func (c *Conn) Protocol() mailbox.Protocol { return mailbox.IMAP }
 
-// Mailboxes returns the mailboxes that can hold messages.
-func (c *Conn) Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error) {
-	var options *imap.ListOptions
-	if c.wire.HasCap("SPECIAL-USE") && c.wire.HasCap("LIST-EXTENDED") {
-		options = &imap.ListOptions{ReturnSpecialUse: true}
-	}
-	cmd := c.client.List("", "*", options)
-	var list []*imap.ListData
-	for l := cmd.Next(); l != nil; l = cmd.Next() {
-		if list = append(list, l); len(list) > maxMailboxes {
-			c.wire.Close()
-			return nil, ErrTooMuch
-		}
-	}
-	if err := cmd.Close(); err != nil {
-		return nil, fmt.Errorf("list mailboxes: %w", c.explain(ctx, err))
-	}
-	var found []mailbox.Mailbox
-	for _, l := range list {
-		if slices.Contains(l.Attrs, imap.MailboxAttrNoSelect) || slices.Contains(l.Attrs, imap.MailboxAttrNonExistent) {
-			continue
-		}
-		m := c.mailbox(l)
-		if !slices.ContainsFunc(found, func(f mailbox.Mailbox) bool { return f.Wire == m.Wire }) {
-			found = append(found, m)
-		}
-	}
-	return found, nil
+// selection is a mailbox that is being, or has been, selected.
+type selection struct {
+	wire string
+	cmd  *imapclient.SelectCommand
+	conn *Conn
+	want *uint32 // the UIDVALIDITY that is expected, nil for any
+
+	once   sync.Once
+	data   *imap.SelectData
+	err    error
+	failed atomic.Bool
 }
 
-func (c *Conn) mailbox(l *imap.ListData) mailbox.Mailbox {
-	raw, repaired := c.wire.RawName(l.Mailbox)
-	name := l.Mailbox
-	if repaired {
-		name = raw
-	} else {
-		raw = l.Mailbox // go-imap's decoding and encoding are each other's inverse here
-	}
-	m := mailbox.Mailbox{Wire: raw, Role: role(l)}
-	if l.Delim != 0 {
-		m.Delimiter = string(l.Delim)
-	}
-	m.Name = splitName(name, m.Delimiter)
-	c.shown[raw] = l.Mailbox
-	return m
-}
-
-// splitName makes a Name; the first level INBOX is spelled so whatever its
-// case (RFC 9051 section 5.1).
-func splitName(name, delimiter string) mailbox.Name {
-	elems := []string{name}
-	if delimiter != "" {
-		elems = strings.Split(name, delimiter)
-	}
-	if strings.EqualFold(elems[0], "INBOX") {
-		elems[0] = "INBOX"
-	}
-	return mailbox.NewName(elems...)
-}
-
-// roles are the special uses that a mailbox may have (RFC 6154, RFC 8457).
-var roles = []string{`\All`, `\Archive`, `\Drafts`, `\Flagged`, `\Important`, `\Junk`, `\Sent`, `\Trash`}
-
-func role(l *imap.ListData) string {
-	for _, attr := range l.Attrs {
-		for _, r := range roles {
-			if strings.EqualFold(string(attr), r) {
-				return r
-			}
-		}
-	}
-	return ""
-}
-
-// List asks for the UID and flags of every message in a mailbox. Sizes and
-// dates come from [Conn.Describe].
-func (c *Conn) List(ctx context.Context, m mailbox.Mailbox) (mailbox.Listing, error) {
-	sel, err := c.examine(ctx, m)
-	if err != nil {
-		return mailbox.Listing{}, err
-	}
-	l := mailbox.Listing{
-		UIDValidity:   sel.UIDValidity,
-		UIDNext:       uint32(sel.UIDNext),
-		HighestModSeq: sel.HighestModSeq,
-	}
-	seen := map[imap.UID]bool{}
-	add := func(b *imapclient.FetchMessageBuffer) {
-		if b.UID == 0 || seen[b.UID] {
-			return
-		}
-		seen[b.UID] = true
-		if len(l.Messages) > c.wire.Exists()+maxMailboxes {
-			c.wire.Close()
-			return
-		}
-		l.Messages = append(l.Messages, mailbox.Message{ID: formatID(sel.UIDValidity, b.UID), Size: -1, Flags: flags(b.Flags)})
-	}
-	if sel.NumMessages > 0 {
-		err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, &imap.FetchOptions{UID: true, Flags: true}, add)
-	}
-	if err != nil {
-		return mailbox.Listing{}, err
-	}
-	l.Exists = c.wire.Exists() // now: mail may have come or gone meanwhile
-	return l, nil
-}
-
-// flags spells flags as in IMAP; \Recent is no flag of the message's.
-func flags(list []imap.Flag) []string {
-	var out []string
-	for _, f := range list {
-		if s := string(f); !strings.EqualFold(s, `\Recent`) && !slices.Contains(out, s) {
-			out = append(out, s)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-func (c *Conn) examine(ctx context.Context, m mailbox.Mailbox) (*imap.SelectData, error) {
-	if strings.ContainsAny(m.Wire, "\r\n\x00") {
+// examine asks to select a mailbox, read-only; the answer need not be waited
+// for before more is asked.
+func (c *Conn) examine(m mailbox.Mailbox) (*selection, error) {
+	if !sendable(m) {
 		return nil, retry.Refused(errors.New("its name has a line end or a NUL in it, which cannot be sent"))
 	}
-	shown, ok := c.shown[m.Wire]
-	if !ok {
-		shown = m.Wire
+	options := &imap.SelectOptions{ReadOnly: true, CondStore: c.wire.HasCap("CONDSTORE")}
+	c.selected = &selection{wire: m.Wire, cmd: c.client.Select(c.shownName(m), options), conn: c}
+	return c.selected, nil
+}
+
+// wait returns how the mailbox was when it was selected. It is an error if
+// that is not the one that was meant.
+func (s *selection) wait(ctx context.Context) (*imap.SelectData, error) {
+	s.once.Do(func() {
+		data, err := s.cmd.Wait()
+		s.data, s.err = data, s.conn.explain(ctx, err)
+		s.failed.Store(s.err != nil)
+	})
+	if s.err == nil && s.want != nil && *s.want != s.data.UIDValidity {
+		s.failed.Store(true)
+		return nil, mailbox.ErrRebuilt
 	}
-	sel, err := c.client.Select(shown, &imap.SelectOptions{ReadOnly: true}).Wait()
-	if err != nil {
-		return nil, c.explain(ctx, err)
+	return s.data, s.err
+}
+
+// sendable reports whether a mailbox can be named in a command.
+func sendable(m mailbox.Mailbox) bool { return !strings.ContainsAny(m.Wire, "\r\n\x00") }
+
+// shownName is what go-imap calls a mailbox.
+func (c *Conn) shownName(m mailbox.Mailbox) string {
+	if shown, ok := c.shown[m.Wire]; ok {
+		return shown
 	}
-	return sel, nil
+	return m.Wire
+}
+
+// messageLimit is how many messages a command may name, 0 for any number
+// (RFC 9738).
+func (c *Conn) messageLimit() uint32 {
+	limit, _ := strconv.ParseUint(c.wire.CapValue("MESSAGELIMIT"), 10, 31)
+	return uint32(limit)
 }
 
 // each calls f for every message of a FETCH that asks for no body.
-func (c *Conn) each(ctx context.Context, set imap.UIDSet, items *imap.FetchOptions, f func(*imapclient.FetchMessageBuffer)) error {
+func (c *Conn) each(ctx context.Context, set imap.NumSet, items *imap.FetchOptions, f func(*imapclient.FetchMessageBuffer)) error {
 	cmd := c.client.Fetch(set, items)
 	for msg := cmd.Next(); msg != nil; msg = cmd.Next() {
 		b, err := msg.Collect()
@@ -227,7 +150,7 @@ func (c *Conn) explain(ctx context.Context, err error) error {
 	}
 	var answer *imap.Error
 	if errors.As(err, &answer) {
-		return retry.Refused(answered{answer})
+		return retry.MarkBusy(retry.Refused(answered{answer}), answered{answer}.Error())
 	}
 	if cause := c.wire.Err(); cause != nil {
 		return cause

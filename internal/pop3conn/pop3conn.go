@@ -61,19 +61,10 @@ func (c *Conn) login(ctx context.Context, e netconn.Endpoint, user string, passw
 		}
 	}
 	err = c.explain(ctx, c.session.Auth(user, password.Reveal()))
-	if retry.IsRefused(err) && !passes(err) {
+	if _, busy := retry.IsBusy(err); retry.IsRefused(err) && !busy {
 		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: user, Answer: err.Error()})
 	}
 	return err
-}
-
-// passes reports whether a refused login says that it is not about the
-// password (RFC 2449 section 8, RFC 3206).
-func passes(err error) bool {
-	text := strings.ToUpper(err.Error())
-	return slices.ContainsFunc([]string{"[IN-USE]", "[SYS/TEMP]", "[LOGIN-DELAY]"}, func(code string) bool {
-		return strings.Contains(text, code)
-	})
 }
 
 // Close ends the session, with QUIT only if what was read is safe: a server
@@ -99,9 +90,19 @@ func (c *Conn) Mailboxes(context.Context) ([]mailbox.Mailbox, error) {
 	return []mailbox.Mailbox{{Name: mailbox.NewName("INBOX"), Wire: "INBOX"}}, nil
 }
 
+// States returns nothing: POP3 does not tell whether a mailbox has changed.
+func (c *Conn) States(context.Context, []mailbox.Mailbox) (map[string]mailbox.State, error) {
+	return nil, nil
+}
+
+// Changes is not to be had over POP3.
+func (c *Conn) Changes(context.Context, mailbox.Mailbox, mailbox.State) (mailbox.Changes, error) {
+	return mailbox.Changes{}, retry.Refused(errors.ErrUnsupported)
+}
+
 // List returns every message that the server names, with its size. A message
 // without a unique-id that can stand for it is Transient.
-func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox) (mailbox.Listing, error) {
+func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox, _ bool) (mailbox.Listing, error) {
 	status, err := c.ask(ctx, "STAT")
 	if err != nil {
 		return mailbox.Listing{}, err
@@ -119,7 +120,7 @@ func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox) (mailbox.Listing, er
 	if err != nil && !retry.IsRefused(err) {
 		return mailbox.Listing{}, err
 	}
-	l := mailbox.Listing{Exists: count, Messages: c.name(sizes, uidls)}
+	l := mailbox.Listing{State: mailbox.State{Exists: count}, Messages: c.name(sizes, uidls)}
 	return l, nil
 }
 
@@ -225,7 +226,7 @@ func (c *Conn) explain(ctx context.Context, err error) error {
 		c.wire.Close()
 		return fmt.Errorf("%w: %w", ErrOutOfStep, err)
 	default:
-		return retry.Refused(fmt.Errorf("-ERR %w", err))
+		return retry.MarkBusy(retry.Refused(fmt.Errorf("-ERR %w", err)), err.Error())
 	}
 }
 
@@ -276,7 +277,7 @@ func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 // each asks one multi-line question a message.
 func (c *Conn) each(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, command string, fn func(mailbox.Message, io.Reader) error) error {
 	if c.numbers == nil {
-		if _, err := c.List(ctx, m); err != nil {
+		if _, err := c.List(ctx, m, true); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,291 @@
+package imapconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// ErrTooMuch is returned when a server lists far more than it can have.
+var ErrTooMuch = errors.New("the server lists without end")
+
+// maxMailboxes bounds the mailboxes of an account, and unannounced messages
+// of one of them.
+const maxMailboxes = 100_000
+
+// Mailboxes returns the mailboxes that can hold messages.
+func (c *Conn) Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error) {
+	cmd := c.client.List("", "*", c.listOptions())
+	var list []*imap.ListData
+	for l := cmd.Next(); l != nil; l = cmd.Next() {
+		if list = append(list, l); len(list) > maxMailboxes {
+			c.wire.Close()
+			return nil, ErrTooMuch
+		}
+	}
+	if err := cmd.Close(); err != nil {
+		return nil, fmt.Errorf("list mailboxes: %w", c.explain(ctx, err))
+	}
+	var found []mailbox.Mailbox
+	for _, l := range list {
+		if slices.Contains(l.Attrs, imap.MailboxAttrNoSelect) || slices.Contains(l.Attrs, imap.MailboxAttrNonExistent) {
+			continue
+		}
+		m := c.mailbox(l)
+		if !slices.ContainsFunc(found, func(f mailbox.Mailbox) bool { return f.Wire == m.Wire }) {
+			found = append(found, m)
+			if s, ok := stateOf(l.Status); ok {
+				c.told[m.Wire] = s
+			}
+		}
+	}
+	return found, nil
+}
+
+// listOptions asks for roles and states along with the names, where that can
+// be done (RFC 6154, RFC 5819).
+func (c *Conn) listOptions() *imap.ListOptions {
+	var o imap.ListOptions
+	if c.wire.HasCap("LIST-EXTENDED") {
+		o.ReturnSpecialUse = c.wire.HasCap("SPECIAL-USE")
+		if c.wire.HasCap("LIST-STATUS") {
+			o.ReturnStatus = c.stateItems()
+		}
+	}
+	return &o
+}
+
+func (c *Conn) stateItems() *imap.StatusOptions {
+	return &imap.StatusOptions{NumMessages: true, UIDNext: true, UIDValidity: true, HighestModSeq: c.wire.HasCap("CONDSTORE")}
+}
+
+// stateOf reads a STATUS; ok is false if it does not tell enough.
+func stateOf(s *imap.StatusData) (state mailbox.State, ok bool) {
+	if s == nil || s.NumMessages == nil || s.UIDNext == 0 || s.UIDValidity == 0 {
+		return state, false
+	}
+	return mailbox.State{UIDValidity: s.UIDValidity, UIDNext: uint32(s.UIDNext), HighestModSeq: s.HighestModSeq, Exists: int(*s.NumMessages)}, true
+}
+
+// statusInFlight is how many STATUS commands may be under way at once.
+const statusInFlight = 100
+
+// States returns how mailboxes stand, by their spelling on the server: as it
+// told with the last call of [Conn.Mailboxes], or by STATUS. Those for which
+// it does not tell enough are left out.
+func (c *Conn) States(ctx context.Context, boxes []mailbox.Mailbox) (map[string]mailbox.State, error) {
+	if c.wire.HasCap("LIST-STATUS") && c.wire.HasCap("LIST-EXTENDED") {
+		return c.told, nil
+	}
+	states := map[string]mailbox.State{}
+	type asked struct {
+		wire string
+		cmd  *imapclient.StatusCommand
+	}
+	for some := range slices.Chunk(boxes, statusInFlight) {
+		var all []asked
+		for _, m := range some {
+			if sendable(m) {
+				all = append(all, asked{m.Wire, c.client.Status(c.shownName(m), c.stateItems())})
+			}
+		}
+		for _, a := range all {
+			data, err := a.cmd.Wait()
+			if err = c.explain(ctx, err); err != nil && !retry.IsRefused(err) {
+				return nil, err
+			}
+			if s, ok := stateOf(data); ok && err == nil {
+				states[a.wire] = s
+			}
+		}
+	}
+	return states, nil
+}
+
+func (c *Conn) mailbox(l *imap.ListData) mailbox.Mailbox {
+	raw, repaired := c.wire.RawName(l.Mailbox)
+	name := l.Mailbox
+	if repaired {
+		name = raw
+	} else {
+		raw = l.Mailbox // go-imap's decoding and encoding are each other's inverse here
+	}
+	m := mailbox.Mailbox{Wire: raw, Role: role(l)}
+	if l.Delim != 0 {
+		m.Delimiter = string(l.Delim)
+	}
+	m.Name = splitName(name, m.Delimiter)
+	c.shown[raw] = l.Mailbox
+	return m
+}
+
+// splitName makes a Name; the first level INBOX is spelled so whatever its
+// case (RFC 9051 section 5.1).
+func splitName(name, delimiter string) mailbox.Name {
+	elems := []string{name}
+	if delimiter != "" {
+		elems = strings.Split(name, delimiter)
+	}
+	if strings.EqualFold(elems[0], "INBOX") {
+		elems[0] = "INBOX"
+	}
+	return mailbox.NewName(elems...)
+}
+
+// roles are the special uses that a mailbox may have (RFC 6154, RFC 8457).
+var roles = []string{`\All`, `\Archive`, `\Drafts`, `\Flagged`, `\Important`, `\Junk`, `\Sent`, `\Trash`}
+
+func role(l *imap.ListData) string {
+	for _, attr := range l.Attrs {
+		for _, r := range roles {
+			if strings.EqualFold(string(attr), r) {
+				return r
+			}
+		}
+	}
+	return ""
+}
+
+// The items of a listing. The size brings the name of the content with it.
+var (
+	brief = &imap.FetchOptions{UID: true, Flags: true}
+	full  = &imap.FetchOptions{UID: true, Flags: true, InternalDate: true, RFC822Size: true}
+)
+
+// List asks for the UID and flags of every message in a mailbox, with details
+// for size, date and content name too.
+func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
+	items := brief
+	if details {
+		items = full
+	}
+	sel, err := c.examine(m)
+	if err != nil {
+		return mailbox.Listing{}, err
+	}
+	var l mailbox.Listing
+	seen := map[imap.UID]bool{}
+	add := func(b *imapclient.FetchMessageBuffer) {
+		if b.UID == 0 || seen[b.UID] {
+			return
+		}
+		seen[b.UID] = true
+		if len(l.Messages) > c.wire.Exists()+maxMailboxes {
+			c.wire.Close()
+			return
+		}
+		l.Messages = append(l.Messages, c.message(ctx, sel, b))
+	}
+	state, told := c.told[m.Wire]
+	limit := c.messageLimit()
+	if told && state.Exists > 0 && limit == 0 { // no need to wait for EXAMINE's answer
+		err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, items, add)
+	}
+	data, selErr := sel.wait(ctx)
+	if selErr != nil {
+		return mailbox.Listing{}, selErr
+	}
+	switch {
+	case told && state.Exists > 0 && limit == 0, data.NumMessages == 0:
+	case limit == 0:
+		err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, items, add)
+	default: // sequence numbers stay while only FETCH is sent: RFC 9051 section 7.5.1
+		for first := uint32(1); first <= data.NumMessages && err == nil; first += limit {
+			err = c.each(ctx, imap.SeqSet{{Start: first, Stop: min(first+limit-1, data.NumMessages)}}, items, add)
+		}
+	}
+	if err != nil {
+		return mailbox.Listing{}, err
+	}
+	l.State = stateAt(data)
+	l.Exists = c.wire.Exists() // now: mail may have come or gone meanwhile
+	return l, nil
+}
+
+// Changes asks what has changed in a mailbox since it stood as it did
+// (RFC 7162): the messages that are new or have other flags, with size, date
+// and content name, and those that have vanished, if the server can tell.
+func (c *Conn) Changes(ctx context.Context, m mailbox.Mailbox, since mailbox.State) (mailbox.Changes, error) {
+	sel, err := c.examine(m)
+	if err != nil {
+		return mailbox.Changes{}, err
+	}
+	c.wire.Vanished()
+	items := *full
+	items.ChangedSince = since.HighestModSeq
+	var changes mailbox.Changes
+	err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, &items, func(b *imapclient.FetchMessageBuffer) {
+		if b.UID != 0 && len(changes.Messages) <= c.wire.Exists()+maxMailboxes {
+			changes.Messages = append(changes.Messages, c.message(ctx, sel, b))
+		}
+	})
+	data, selErr := sel.wait(ctx)
+	switch {
+	case selErr != nil:
+		return mailbox.Changes{}, selErr
+	case err != nil:
+		return mailbox.Changes{}, err
+	case data.UIDValidity != since.UIDValidity:
+		return mailbox.Changes{}, mailbox.ErrRebuilt
+	}
+	changes.State = stateAt(data)
+	changes.Exists = c.wire.Exists()
+	if gone, tells := c.wire.Vanished(); tells {
+		changes.Vanished = func(id mailbox.ID) bool {
+			validity, uid, err := parseID(id)
+			return err == nil && (validity != data.UIDValidity || slices.ContainsFunc(gone, func(r [2]uint32) bool {
+				return r[0] <= uint32(uid) && uint32(uid) <= r[1]
+			}))
+		}
+	}
+	return changes, nil
+}
+
+func stateAt(s *imap.SelectData) mailbox.State {
+	return mailbox.State{UIDValidity: s.UIDValidity, UIDNext: uint32(s.UIDNext), HighestModSeq: s.HighestModSeq}
+}
+
+// message is what a server tells of a message in a mailbox. The answer to
+// EXAMINE has come before.
+func (c *Conn) message(ctx context.Context, sel *selection, b *imapclient.FetchMessageBuffer) mailbox.Message {
+	data, err := sel.wait(ctx)
+	if err != nil {
+		data = &imap.SelectData{}
+	}
+	m := mailbox.Message{ID: formatID(data.UIDValidity, b.UID), Size: -1, InternalDate: b.InternalDate, Flags: c.flags(b.Flags), Object: c.wire.Object(uint32(b.UID))}
+	if b.RFC822Size > 0 {
+		m.Size = b.RFC822Size
+	}
+	return m
+}
+
+// flags spells flags as in IMAP; \Recent is no flag of the message's. Equal
+// lists are one.
+func (c *Conn) flags(list []imap.Flag) []string {
+	var out []string
+	for _, f := range list {
+		if s := string(f); !strings.EqualFold(s, `\Recent`) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	slices.Sort(out)
+	key := strings.Join(out, " ")
+	if same, ok := c.flagLists[key]; ok {
+		return same
+	}
+	if len(c.flagLists) < maxFlagLists {
+		c.flagLists[key] = out
+	}
+	return out
+}
+
+// maxFlagLists bounds the lists of flags that are shared.
+const maxFlagLists = 10_000
