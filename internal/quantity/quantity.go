@@ -1,0 +1,61 @@
+// Package quantity reads sizes and ages as people write them.
+package quantity
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var sizeForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(ib|b)?$`)
+
+// Size reads a number of octets: "25M" and "25MiB" are 25 times 1024 squared,
+// "25MB" is 25,000,000.
+func Size(s string) (int64, error) {
+	m := sizeForm.FindStringSubmatch(strings.ToLower(strings.TrimSpace(s)))
+	if m == nil {
+		return 0, fmt.Errorf(`%q is no size; write it like "25M" or "2.5GB"`, s)
+	}
+	n, err := strconv.ParseFloat(m[1], 64)
+	unit := 1024.0
+	if m[3] == "b" {
+		unit = 1000
+	}
+	if m[2] != "" {
+		n *= math.Pow(unit, float64(1+strings.Index("kmgt", m[2])))
+	}
+	if err != nil || n >= 1<<62 {
+		return 0, fmt.Errorf("%q is too much", s)
+	}
+	return int64(n), nil
+}
+
+var ageForm = regexp.MustCompile(`^([0-9]{1,5})(h|d|w|mo|y)$`)
+
+// Before returns the moment that an age such as "90d" reaches back to, or the
+// beginning of a day such as "2024-01-31" in now's time zone.
+func Before(now time.Time, s string) (time.Time, error) {
+	s = strings.TrimSpace(s)
+	if day, err := time.ParseInLocation(time.DateOnly, s, now.Location()); err == nil {
+		return day, nil
+	}
+	m := ageForm.FindStringSubmatch(strings.ToLower(s))
+	if m == nil {
+		return time.Time{}, fmt.Errorf(`%q is no age and no day; write it like "36h", "90d", "12w", "6mo", "1y" or "2024-01-31"`, s)
+	}
+	n, _ := strconv.Atoi(m[1])
+	switch m[2] {
+	case "h":
+		return now.Add(-time.Duration(n) * time.Hour), nil
+	case "d":
+		return now.AddDate(0, 0, -n), nil
+	case "w":
+		return now.AddDate(0, 0, -7*n), nil
+	case "mo":
+		return now.AddDate(0, -n, 0), nil
+	}
+	return now.AddDate(-n, 0, 0), nil
+}

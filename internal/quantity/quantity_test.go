@@ -1,0 +1,40 @@
+package quantity_test
+
+import (
+	"testing"
+	"time"
+
+	"mailstow/internal/quantity"
+)
+
+func TestSizesAsPeopleWriteThem(t *testing.T) {
+	for s, want := range map[string]int64{
+		"0": 0, "17": 17, "17b": 17, "1k": 1024, "25M": 25 << 20, "25MB": 25_000_000, "25 MiB": 25 << 20, "1.5G": 3 << 29, "2TB": 2_000_000_000_000,
+	} {
+		if got, err := quantity.Size(s); err != nil || got != want {
+			t.Errorf("Size(%q) = %d, %v; want %d", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "M", "-1", "1X", "1e9", "9999999999999999999G", "1,5M"} {
+		if got, err := quantity.Size(s); err == nil {
+			t.Errorf("Size(%q) = %d, want an error", s, got)
+		}
+	}
+}
+
+func TestAgesAndDays(t *testing.T) {
+	now := time.Date(2026, 3, 31, 12, 0, 0, 0, time.UTC)
+	for s, want := range map[string]string{
+		"36h": "2026-03-30T00:00:00Z", "90d": "2025-12-31T12:00:00Z", "2w": "2026-03-17T12:00:00Z",
+		"6mo": "2025-10-01T12:00:00Z", "1Y": "2025-03-31T12:00:00Z", "2024-02-29": "2024-02-29T00:00:00Z",
+	} {
+		if got, err := quantity.Before(now, s); err != nil || got.Format(time.RFC3339) != want {
+			t.Errorf("Before(%q) = %v, %v; want %s", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "90", "-1d", "2024-13-01", "yesterday", "1m"} {
+		if got, err := quantity.Before(now, s); err == nil {
+			t.Errorf("Before(%q) = %v, want an error", s, got)
+		}
+	}
+}
