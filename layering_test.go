@@ -16,7 +16,7 @@ var mayImport = map[string][]string{
 	".": {"internal/cli"},
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
-		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/report", "internal/retry",
+		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/quantity", "internal/report", "internal/retry",
 	},
 
 	// the engine: no network, no disk, no terminal
@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"internal/imapwire": {"internal/credential", "internal/netconn", "internal/retry"},
 	"internal/pop3wire": {"internal/netconn", "internal/retry"},
 	"internal/netconn":  {"internal/retry"},
-	"internal/config":   {"internal/credential"},
+	"internal/config":   {"internal/credential", "internal/quantity"},
 	"internal/demo":     {},
 
 	// the words
@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"internal/credential":  {},
 	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
+	"internal/quantity":    {},
 	"internal/report":      {"mailbox"},
 	"internal/retry":       {},
 
@@ -57,6 +58,7 @@ var homes = map[string][]string{
 	"github.com/dustin/go-humanize":  {"internal/cli"},
 	"github.com/pelletier/go-toml":   {"internal/config", "maildir"},
 	"golang.org/x/term":              {"internal/cli"},
+	"golang.org/x/time":              {"internal/netconn"},
 	"golang.org/x/sys":               {"maildir"},
 	"modernc.org/sqlite":             {"maildir"},
 }

@@ -62,6 +62,11 @@ func (r *recorder) failures() map[mailbox.ID]string {
 // between the engine and the archive.
 func run(t *testing.T, dir string, s *server, wrap func(backup.Archive) backup.Archive) (report.Result, *recorder, error) {
 	t.Helper()
+	return runWith(t, dir, s, wrap, &recorder{}, backup.Options{})
+}
+
+func runWith(t *testing.T, dir string, s *server, wrap func(backup.Archive) backup.Archive, rec *recorder, o backup.Options) (report.Result, *recorder, error) {
+	t.Helper()
 	a, err := maildir.Open(t.Context(), dir, maildir.Options{Write: true, Create: true})
 	if err != nil {
 		t.Fatal(err)
@@ -78,8 +83,8 @@ func run(t *testing.T, dir string, s *server, wrap func(backup.Archive) backup.A
 	if wrap != nil {
 		ar = wrap(ar)
 	}
-	rec := &recorder{}
-	result, runErr := backup.Run(t.Context(), s.open, ar, rec, backup.Options{Pause: time.Millisecond})
+	o.Pause = time.Millisecond
+	result, runErr := backup.Run(t.Context(), s.open, ar, rec, o)
 	if errors.As(runErr, new(*backup.ArchiveError)) {
 		a.Abandon()
 	} else if err := a.Close(); err != nil {
@@ -432,6 +437,17 @@ func TestMailThatLeavesTheServerStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	holds(t, dir, numbered("INBOX", 1, 5))
+}
+
+// remove removes files of a folder, as a user may.
+func remove(t *testing.T, dir, folder string, n int) {
+	t.Helper()
+	paths, _ := filepath.Glob(filepath.Join(dir, folder, "cur/*"))
+	for _, p := range paths[:n] {
+		if err := os.Remove(p); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestMailThatTheUserRemovedIsNotFetchedAgain(t *testing.T) {

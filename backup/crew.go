@@ -187,21 +187,24 @@ func (c *crew) arrived() {
 	c.givenUp, c.busy, c.since = 0, 0, time.Now()
 }
 
-// slow makes the crew smaller and lets all of it wait, after the server has
-// said that it is busy. It returns the error with which the run pauses if the
-// server has said so too often, or asks for more than patience.
-func (c *crew) slow(cause error, wait time.Duration) error {
+// slow notes that the server has said that it is busy. A patient crew grows
+// smaller and waits; else the answer may have been about one message. It
+// returns the error with which the run pauses if the server has said so too
+// often, or asks for more than patience.
+func (c *crew) slow(cause error, wait time.Duration, patient bool) error {
 	c.mu.Lock()
-	c.most = max(c.most-1, 1)
+	defer c.mu.Unlock()
 	c.busy++
 	wait = max(wait, c.pause<<min(c.busy-1, 5))
-	tooLong := c.busy > maxBusy || time.Since(c.since)+wait > c.patience
+	if c.busy > maxBusy || time.Since(c.since)+wait > c.patience {
+		return &PausedError{Reason: "the server asks to be left alone: " + cause.Error()}
+	}
+	if !patient {
+		return nil
+	}
+	c.most = max(c.most-1, 1)
 	if until := time.Now().Add(wait); until.After(c.rest) {
 		c.rest = until
-	}
-	c.mu.Unlock()
-	if tooLong {
-		return &PausedError{Reason: "the server asks to be left alone: " + cause.Error()}
 	}
 	c.sink.Report(report.Slowed{Err: cause, Wait: wait})
 	return nil
@@ -253,7 +256,7 @@ func (l *line) do(ctx context.Context, f func(Source) error) error {
 		wait, busy := retry.IsBusy(err)
 		if busy && rests < maxRests {
 			rests++
-			if err := l.slow(err, wait); err != nil {
+			if err := l.slow(err, wait, true); err != nil {
 				return err
 			}
 		}
@@ -286,7 +289,7 @@ func (l *line) get(ctx context.Context) (Source, error) {
 			return nil, err
 		default:
 			if wait, busy := retry.IsBusy(err); busy {
-				if err := l.slow(err, wait); err != nil {
+				if err := l.slow(err, wait, true); err != nil {
 					return nil, err
 				}
 			}

@@ -214,19 +214,20 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 		return nil, nil
 	}
 	wait, busy := retry.IsBusy(err)
-	if busy = busy && t.rests < maxRests; busy {
-		if err := l.slow(err, wait); err != nil {
+	patient := busy && t.rests < maxRests
+	if busy {
+		if err := l.slow(err, wait, patient); err != nil {
 			return nil, err
 		}
 	}
 	switch {
-	case busy && retry.IsRefused(err):
+	case patient && retry.IsRefused(err):
 		return []task{{plan: p, msgs: left, rests: t.rests + 1, again: t.again}}, nil
 	case err == nil || retry.IsRefused(err):
 		return r.narrow(t, left, err), nil
 	}
 	l.lost(err)
-	if busy { // nothing is wrong with the message
+	if patient { // nothing is wrong with the message
 		return []task{{plan: p, msgs: left, tries: t.tries, rests: t.rests + 1, again: t.again}}, nil
 	}
 	return r.isolate(t, left, err), nil

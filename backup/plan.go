@@ -16,8 +16,8 @@ import (
 type plan struct {
 	mailbox.Mailbox
 	standing mailbox.Standing
-	state    mailbox.State
-	session  Source // in which IDs hold that do not last
+	state    mailbox.State // now; before the survey, as the server told without opening it
+	session  Source        // in which IDs hold that do not last
 	imap     bool
 
 	// What the survey found.
@@ -162,8 +162,8 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 		if p.standing, err = r.archive.Standing(ctx, p.Mailbox); err != nil {
 			return nil, retry.Permanent(&ArchiveError{err})
 		}
+		p.state = state
 		if told && r.unchanged(p.standing, state) {
-			p.state = state
 			p.tally.Unchanged, p.tally.UIDValidity = true, state.UIDValidity
 			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
 			p.tally.Removed, p.tally.Kept = p.standing.Removed, state.Exists-p.standing.Removed
@@ -221,7 +221,8 @@ func (r *run) surveyOne(ctx context.Context, src Source, p *plan) error {
 
 // stepwise reports whether it may be enough to ask for what has changed.
 func (r *run) stepwise(p *plan) bool {
-	return p.standing.HighestModSeq != 0 && p.standing.UIDValidity != 0 && !r.Refetch
+	then, now := p.standing.State, p.state
+	return then.HighestModSeq != 0 && then.UIDValidity != 0 && (now.UIDValidity == 0 || now.UIDValidity == then.UIDValidity) && !r.Refetch
 }
 
 // surveyChanges asks for what has changed since the last complete pull. It is
@@ -308,7 +309,10 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 	}
 	p.state = l.State
 	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = l.UIDValidity, l.Exists, len(l.Messages)
-	listed := make(map[mailbox.ID]bool, len(l.Messages))
+	listed := map[mailbox.ID]bool{}
+	if len(known) == 0 {
+		p.want, l.Messages = l.Messages, nil
+	}
 	for _, m := range l.Messages {
 		kept, ok := known[m.ID]
 		if !ok || m.Transient || r.Refetch && kept.Removed {
@@ -321,11 +325,6 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 	for id, kept := range known {
 		if !listed[id] && !kept.Gone {
 			p.gone = append(p.gone, id)
-		}
-	}
-	if len(p.want) > 0 && !details {
-		if err := src.Describe(ctx, p.Mailbox, p.want); err != nil {
-			return err
 		}
 	}
 	return r.settleWants(ctx, src, p, func(id mailbox.ID) bool { return listed[id] })
@@ -346,9 +345,38 @@ func (r *run) keep(p *plan, m mailbox.Message, kept mailbox.Kept) {
 	}
 }
 
+// describe asks for the sizes and dates that the wanted messages lack. A
+// server that tells of new flags while it lists may have told them without.
+func (p *plan) describe(ctx context.Context, src Source) error {
+	var bare []int
+	for i, m := range p.want {
+		if m.Size < 0 {
+			bare = append(bare, i)
+		}
+	}
+	switch len(bare) {
+	case 0:
+		return nil
+	case len(p.want):
+		return src.Describe(ctx, p.Mailbox, p.want)
+	}
+	msgs := make([]mailbox.Message, len(bare))
+	for k, i := range bare {
+		msgs[k] = p.want[i]
+	}
+	err := src.Describe(ctx, p.Mailbox, msgs)
+	for k, i := range bare {
+		p.want[i] = msgs[k]
+	}
+	return err
+}
+
 // settleWants drops what the user does not want from what is to be fetched,
 // and recognises what the archive has.
 func (r *run) settleWants(ctx context.Context, src Source, p *plan, live func(mailbox.ID) bool) error {
+	if err := p.describe(ctx, src); err != nil {
+		return err
+	}
 	if r.Filter.ByMessage() {
 		all := len(p.want)
 		p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool { return !r.Filter.Wants(m) })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing/iotest"
 	"time"
 
@@ -23,7 +24,11 @@ type server struct {
 	boxes    []*box
 
 	transient bool // there is no UIDL
+	condstore bool // HIGHESTMODSEQ is kept (RFC 7162)
+	qresync   bool // it is told what has vanished
 
+	mu       sync.Mutex
+	opened   []string // boxes that were listed, or asked for changes
 	logins   int
 	finished int                    // sessions that ended in good order
 	fetched  int                    // bodies that were sent
@@ -35,6 +40,18 @@ type server struct {
 	size     func(body string) int64 // what is announced
 	times    map[mailbox.ID]int      // how often a body was asked for
 	onFetch  func()                  // before a FETCH is answered
+	slow     func(mailbox.ID)        // called inside a body
+}
+
+// slowly calls a function once, and has nothing to read.
+type slowly struct {
+	f  func(mailbox.ID)
+	id mailbox.ID
+}
+
+func (s *slowly) Read([]byte) (int, error) {
+	s.f(s.id)
+	return 0, io.EOF
 }
 
 type box struct {
@@ -43,17 +60,41 @@ type box struct {
 	exists   int // what the server says it has, if it is not the truth
 	refused  error
 	dies     bool // the connection is lost when it is listed
+	modseq   uint64
+	gone     []int // UIDs that were expunged
 }
 
 type message struct {
-	uid   int
-	text  string
-	flags []string
+	uid    int
+	text   string
+	flags  []string
+	modseq uint64
+}
+
+// change gives a message other flags.
+func (b *box) change(i int, flags ...string) {
+	b.modseq++
+	b.messages[i].flags, b.messages[i].modseq = flags, b.modseq
+}
+
+// append delivers a message.
+func (b *box) append(uid int) {
+	b.modseq++
+	b.messages = append(b.messages, message{uid: uid, text: text(uid), modseq: b.modseq})
+}
+
+// expunge removes a message.
+func (b *box) expunge(i int) {
+	b.modseq++
+	b.gone = append(b.gone, b.messages[i].uid)
+	b.messages = slices.Delete(b.messages, i, i+1)
 }
 
 var errLost = errors.New("connection reset by peer")
 
 func (s *server) open(context.Context) (backup.Source, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.logins++
 	if s.login != nil {
 		if err := s.login(s.logins); err != nil {
@@ -76,6 +117,8 @@ func (c *session) Protocol() mailbox.Protocol {
 }
 
 func (c *session) Close(finished bool) error {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	if finished {
 		c.s.finished++
 	}
@@ -96,16 +139,61 @@ func (s *server) box(m mailbox.Mailbox) *box {
 
 func (s *server) id(m message) mailbox.ID { return mailbox.ID(fmt.Sprintf("%d:%d", s.validity, m.uid)) }
 
-func (c *session) States(context.Context, []mailbox.Mailbox) (map[string]mailbox.State, error) {
-	return nil, nil
+// state is what STATUS tells.
+func (s *server) state(b *box) mailbox.State {
+	state := mailbox.State{UIDValidity: s.validity, UIDNext: 1, Exists: len(b.messages)}
+	if b.exists != 0 {
+		state.Exists = b.exists
+	}
+	for _, m := range b.messages {
+		state.UIDNext = max(state.UIDNext, uint32(m.uid)+1)
+	}
+	if s.condstore {
+		state.HighestModSeq = b.modseq + 1
+	}
+	return state
 }
 
-func (c *session) Changes(context.Context, mailbox.Mailbox, mailbox.State) (mailbox.Changes, error) {
-	panic("the server keeps no HIGHESTMODSEQ")
+func (c *session) States(context.Context, []mailbox.Mailbox) (map[string]mailbox.State, error) {
+	states := map[string]mailbox.State{}
+	for _, b := range c.s.boxes {
+		if c.s.condstore && b.refused == nil && !b.dies {
+			states[b.name] = c.s.state(b)
+		}
+	}
+	return states, nil
 }
+
+func (c *session) Changes(_ context.Context, m mailbox.Mailbox, since mailbox.State) (mailbox.Changes, error) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	b := c.s.box(m)
+	c.s.opened = append(c.s.opened, "changes "+b.name)
+	ch := mailbox.Changes{State: c.s.state(b)}
+	if ch.UIDValidity != since.UIDValidity {
+		return ch, mailbox.ErrRebuilt
+	}
+	for _, msg := range b.messages {
+		if msg.modseq+1 > since.HighestModSeq {
+			ch.Messages = append(ch.Messages, mailbox.Message{ID: c.s.id(msg), Size: int64(len(msg.text)), Flags: msg.flags, InternalDate: date})
+		}
+	}
+	if c.s.qresync {
+		gone := slices.Clone(b.gone)
+		ch.Vanished = func(id mailbox.ID) bool {
+			return slices.ContainsFunc(gone, func(uid int) bool { return id == c.s.id(message{uid: uid}) })
+		}
+	}
+	return ch, nil
+}
+
+var date = time.Unix(1700000000, 0)
 
 func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	b := c.s.box(m)
+	c.s.opened = append(c.s.opened, "list "+b.name)
 	if b.dies {
 		c.lost = true
 	}
@@ -115,10 +203,7 @@ func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (ma
 	if b.refused != nil {
 		return mailbox.Listing{}, b.refused
 	}
-	l := mailbox.Listing{State: mailbox.State{UIDValidity: c.s.validity, Exists: len(b.messages)}}
-	if b.exists != 0 {
-		l.Exists = b.exists
-	}
+	l := mailbox.Listing{State: c.s.state(b)}
 	for _, msg := range b.messages {
 		l.Messages = append(l.Messages, mailbox.Message{ID: c.s.id(msg), Size: -1, Flags: msg.flags, Transient: c.s.transient})
 	}
@@ -131,7 +216,7 @@ func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (ma
 func (c *session) Describe(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error {
 	for i := range msgs {
 		if msg, ok := c.find(m, msgs[i].ID); ok {
-			msgs[i].Size, msgs[i].InternalDate = int64(len(msg.text)), time.Unix(1700000000, 0)
+			msgs[i].Size, msgs[i].InternalDate = int64(len(msg.text)), date
 			if c.s.size != nil {
 				msgs[i].Size = c.s.size(msg.text)
 			}
@@ -163,6 +248,8 @@ func (c *session) Headers(_ context.Context, m mailbox.Mailbox, msgs []mailbox.M
 
 func (c *session) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error {
 	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if c.lost {
 		return errLost
 	}
@@ -172,7 +259,7 @@ func (c *session) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.M
 	if s.refuse != nil {
 		for _, msg := range msgs {
 			if err := s.refuse(msg.ID); err != nil {
-				return retry.Refused(err)
+				return retry.MarkBusy(retry.Refused(err), err.Error())
 			}
 		}
 	}
@@ -198,7 +285,13 @@ func (c *session) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.M
 			r = io.MultiReader(strings.NewReader(body[:len(body)/2]), iotest.ErrReader(io.ErrUnexpectedEOF))
 		}
 		s.fetched++
-		if err := fn(msg, int64(len(body)), r); err != nil {
+		s.mu.Unlock()
+		if s.slow != nil {
+			r = io.MultiReader(strings.NewReader(body[:1]), &slowly{s.slow, msg.ID}, strings.NewReader(body[1:]))
+		}
+		err := fn(msg, int64(len(body)), r)
+		s.mu.Lock()
+		if err != nil {
 			c.lost = true
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"mailstow/backup"
 	"mailstow/internal/config"
 	"mailstow/internal/credential"
+	"mailstow/internal/filter"
 	"mailstow/internal/imapconn"
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
@@ -43,7 +45,14 @@ type account struct {
 	user     string
 	insecure bool // plain text to another machine, as the user insists
 	endpoint netconn.Endpoint
+
+	method   string // of logging in, "" for the best with a password
+	authUser string // who logs in, "" for user
 	password func(context.Context) (credential.Secret, error)
+	changing bool // password returns an access token, which does not last
+
+	filter      filter.Filter
+	connections int // most at the same time
 }
 
 // source names the server and login for the archive. Ports that stand for
@@ -65,7 +74,11 @@ func (a *account) open(secret credential.Secret) func(context.Context) (backup.S
 		if a.protocol == mailbox.POP3 {
 			return opened(pop3conn.Dial(ctx, a.endpoint, a.user, secret))
 		}
-		return opened(imapconn.Dial(ctx, a.endpoint, imapwire.Login{User: a.user, Secret: secret}))
+		login := imapwire.Login{User: a.user, Secret: secret, Method: a.method}
+		if a.authUser != "" {
+			login.User, login.As = a.authUser, a.user
+		}
+		return opened(imapconn.Dial(ctx, a.endpoint, login))
 	}
 }
 
@@ -251,11 +264,56 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 		if a.insecure = !loopback(a.host); a.insecure && !c.Bool("allow-insecure") {
 			return nil, configFailed(fmt.Sprintf("%s would send the password and all mail in plain text over the network", u.Scheme), "use "+strings.TrimSuffix(u.Scheme, "+insecure")+"s:// or, if there is no other way, --allow-insecure")
 		}
-	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(c.String("tls-ca"), set.TLSCA)); err != nil {
+	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(c.String("tls-ca"), set.TLSCA), first(c.String("tls-cert"), set.TLSCert), first(c.String("tls-key"), set.TLSKey)); err != nil {
 		return nil, err
 	}
 	a.password = func(ctx context.Context) (credential.Secret, error) { return p.password(ctx, c, a, set) }
+	if err := a.loginBy(c, set); err != nil {
+		return nil, err
+	}
+	if err := a.want(c, set); err != nil {
+		return nil, err
+	}
 	return a, nil
+}
+
+// loginBy decides how the account logs in.
+func (a *account) loginBy(c *cli.Context, set config.Account) error {
+	a.method, a.authUser = strings.ToLower(first(c.String("auth"), set.Auth)), first(c.String("auth-user"), set.AuthUser)
+	if a.method == "password" {
+		a.method = ""
+	}
+	if a.method != "" && (a.protocol == mailbox.POP3 || !slices.Contains(imapwire.Methods, a.method)) {
+		return configFailed(fmt.Sprintf("there is no way to log in to %s called %q", a.host, a.method), "use password or, over IMAP, one of "+strings.Join(imapwire.Methods, ", "))
+	}
+	token := set.TokenCommand
+	if line := c.String("token-command"); line != "" {
+		token = credential.Shell(line)
+	}
+	switch a.method {
+	case "xoauth2", "oauthbearer":
+		if len(token) == 0 {
+			return configFailed(a.method+" needs an access token", `give the command that prints one: --token-command CMD, or token_command = "..." in the config file`)
+		}
+		a.changing = true
+		a.password = func(ctx context.Context) (credential.Secret, error) {
+			return commandSecret(credential.FromCommand(ctx, token))
+		}
+	case "external":
+		if a.endpoint.TLS == nil || len(a.endpoint.TLS.Certificates) == 0 {
+			return configFailed("external needs a client certificate", "--tls-cert FILE and --tls-key FILE")
+		}
+		a.password = func(context.Context) (credential.Secret, error) { return credential.Secret{}, nil }
+	}
+	return nil
+}
+
+// commandSecret makes a failed command a refused login.
+func commandSecret(secret credential.Secret, err error) (credential.Secret, error) {
+	if err != nil && !errors.Is(err, credential.ErrNotPrivate) {
+		err = &problemError{problem: problem{what: err.Error(), status: exitLogin, code: "auth_failed"}}
+	}
+	return secret, err
 }
 
 func first(candidates ...string) string {
@@ -274,8 +332,15 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func tlsConfig(host, caFile string) (*tls.Config, error) {
+func tlsConfig(host, caFile, certFile, keyFile string) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if certFile != "" || keyFile != "" {
+		cert, err := tls.LoadX509KeyPair(certFile, first(keyFile, certFile))
+		if err != nil {
+			return nil, configFailed("the client certificate cannot be read: "+err.Error(), "--tls-cert and --tls-key name files in PEM form")
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
 	if caFile == "" {
 		return cfg, nil
 	}
@@ -322,10 +387,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	default:
 		return p.ask(c, a)
 	}
-	if err != nil && !errors.Is(err, credential.ErrNotPrivate) {
-		err = &problemError{problem: problem{what: err.Error(), status: exitLogin, code: "auth_failed"}}
-	}
-	return secret, err
+	return commandSecret(secret, err)
 }
 
 // ask asks the person at the terminal.
@@ -352,22 +414,13 @@ func loginFlags() []cli.Flag {
 		text("user", "login `NAME`, where the URL has none"),
 		text("password-command", "run `CMD`, read the password from its first line"),
 		text("password-file", "read the password from the first line of `FILE` (- is stdin)"),
+		text("auth", "log in by `METHOD`: password, or "+strings.Join(imapwire.Methods, ", ")),
+		text("auth-user", "log in as `NAME`, to read the mail of another user"),
+		text("token-command", "run `CMD` for an access token, whenever one is needed"),
 		text("tls-ca", "also trust the CA certificates in `FILE`"),
+		text("tls-cert", "show the server the client certificate in `FILE`"),
+		text("tls-key", "key of the client certificate, if `FILE` is another"),
 		yes("allow-insecure", "let +insecure URLs reach other machines"),
 		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that is silent for `TIME`", Value: time.Minute},
 	}
-}
-
-// defaultConnections is how many connections a backup over IMAP uses where
-// nobody says otherwise. Providers allow 10 to 30 to an account, and people
-// read their mail meanwhile.
-const defaultConnections = 4
-
-// connections is how many connections may be used at the same time. A POP3
-// server lets one session at a time have the mailbox (RFC 1939 section 4).
-func (a *account) connections() int {
-	if a.protocol == mailbox.POP3 {
-		return 1
-	}
-	return defaultConnections
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"mailstow/backup"
 	"mailstow/internal/fingerprint"
+	"mailstow/internal/quantity"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -34,12 +36,19 @@ func (p *program) backupCommand() *cli.Command {
 
 Run it again at any time: it goes on where it stopped and copies only what is
 missing. Nothing is ever deleted, neither on the server nor in the archive.`,
-		Flags: append([]cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			text("to", "archive `DIR`; each account gets a directory in it", "t"),
 			yes("dry-run", "show what would be copied, change nothing", "n"),
 			yes("new-archive", "begin a new archive where an earlier one has vanished"),
+			yes("refetch", "get again what you removed from the archive"),
+			yes("watch", "stay, and copy new mail when the server tells of it (IDLE)"),
+			&cli.DurationFlag{Name: "every", Usage: "stay, and look at everything again after `TIME`"},
 			&cli.IntFlag{Name: "jobs", Usage: "accounts at the same time", Value: 4},
-		}, loginFlags()...),
+			&cli.IntFlag{Name: "connections", Usage: "connections to an account at the same time (default: 4, over POP3 1)"},
+			text("bwlimit", "read at most `SIZE` a second from an account"),
+			text("max-transfer", "stop after `SIZE` of mail; the next run goes on"),
+			&cli.DurationFlag{Name: "max-duration", Usage: "stop after `TIME`; the next run goes on"},
+		}, wantedFlags(), loginFlags()),
 		Action: p.backup,
 	}
 }
@@ -82,6 +91,19 @@ func (p *program) backup(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("watch") || c.IsSet("every") {
+		return p.stay(c, accounts)
+	}
+	status := p.backupAll(c, accounts)
+	if status != exitOK {
+		return &saidError{status}
+	}
+	return nil
+}
+
+// backupAll backs accounts up once, tells how that went, and returns the exit
+// status.
+func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 	out := p.newOutput(c, "backup", accounts)
 	outcomes := make([]outcome, len(accounts))
 	var g errgroup.Group
@@ -94,12 +116,9 @@ func (p *program) backup(c *cli.Context) error {
 		})
 	}
 	g.Wait()
-	status := statusOf(outcomes)
+	status = statusOf(outcomes)
 	out.finish(outcomes, status)
-	if status != exitOK {
-		return &saidError{status}
-	}
-	return nil
+	return status
 }
 
 // outcome is how one account's run ended.
@@ -125,6 +144,8 @@ func (o *outcome) word() string {
 		return "ok"
 	case s == exitIncomplete:
 		return "incomplete"
+	case s == exitLater && o.problem.code == "paused":
+		return "paused"
 	case s == exitLater:
 		return "skipped"
 	case s >= 128:
@@ -190,7 +211,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 			return err
 		}
 		if dry {
-			return runEngine(ctx, a, login, nothing{}, dry, out, o)
+			return p.runEngine(c, a, login, nothing{}, out, o)
 		}
 	}
 	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !dry, Create: true, Others: out.sharers - 1})
@@ -204,12 +225,12 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 		return archiveFailed(err)
 	}
 	if dry {
-		return runEngine(ctx, a, login, archive{in}, dry, out, o)
+		return p.runEngine(c, a, login, archive{in}, out, o)
 	}
 	if err := memory.remember(o.dir, ar.ID()); err != nil {
 		out.warn(a, "the archive cannot be remembered, so its disappearance would not be noticed: "+err.Error())
 	}
-	return recorded(ctx, ar, a, o, func() error { return runEngine(ctx, a, login, archive{in}, dry, out, o) })
+	return recorded(ctx, ar, a, o, func() error { return p.runEngine(c, a, login, archive{in}, out, o) })
 }
 
 // recorded notes in the archive how a run went, and closes the archive.
@@ -244,8 +265,10 @@ func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, 
 // login makes connections to an account's server.
 type login struct {
 	account *account
-	open    func(context.Context) (backup.Source, error) // nil until the password is known
-	first   backup.Source                                // made before it was needed; nil once it is used
+
+	mu    sync.Mutex
+	open  func(context.Context) (backup.Source, error) // nil until the password is known
+	first backup.Source                                // made before it was needed; nil once it is used
 }
 
 // firstLogins is how often a login is tried before there is an archive.
@@ -266,20 +289,32 @@ func (l *login) now(ctx context.Context) (err error) {
 	}
 }
 
-// connect returns a connection.
+// connect returns a connection. It may be called from several goroutines.
 func (l *login) connect(ctx context.Context) (backup.Source, error) {
-	if src := l.first; src != nil {
-		l.first = nil
-		return src, nil
+	open, src, err := l.prepare(ctx)
+	if src != nil || err != nil {
+		return src, err
 	}
-	if l.open == nil {
+	return open(ctx)
+}
+
+// prepare finds out how to connect, or returns a connection that was made
+// already.
+func (l *login) prepare(ctx context.Context) (open func(context.Context) (backup.Source, error), made backup.Source, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if made = l.first; made != nil {
+		l.first = nil
+		return nil, made, nil
+	}
+	if l.open == nil || l.account.changing {
 		secret, err := l.account.password(ctx)
 		if err != nil {
-			return nil, retry.Permanent(err)
+			return nil, nil, retry.Permanent(err)
 		}
 		l.open = l.account.open(secret)
 	}
-	return l.open(ctx)
+	return l.open, nil, nil
 }
 
 func (l *login) close() {
@@ -299,20 +334,41 @@ func archiveFailed(err error) error {
 }
 
 // runEngine lets the engine work.
-func runEngine(ctx context.Context, a *account, l *login, ar backup.Archive, dry bool, out *output, o *outcome) (err error) {
+func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Archive, out *output, o *outcome) (err error) {
+	most, err := quantity.Size(first(c.String("max-transfer"), "0"))
+	if err != nil {
+		return &usageError{text: "--max-transfer: " + err.Error()}
+	}
 	sink := &accountSink{out: out, account: a}
-	o.result, err = backup.Run(ctx, l.connect, ar, sink, backup.Options{
-		DryRun:      dry,
-		Connections: a.connections(),
+	o.result, err = backup.Run(c.Context, l.connect, ar, sink, backup.Options{
+		DryRun:      c.Bool("dry-run"),
+		Connections: a.connections,
+		Filter:      a.filter,
+		Refetch:     c.Bool("refetch"),
+		MaxOctets:   most,
+		MaxDuration: c.Duration("max-duration"),
 		Patience:    min(10*a.endpoint.Timeout, 5*time.Minute),
 	})
-	if err == nil {
+	var paused *backup.PausedError
+	switch {
+	case err == nil:
 		return nil
-	}
-	if errors.Is(err, backup.ErrIncomplete) {
+	case errors.As(err, &paused):
+		return &problemError{stoppedEarly(o.result, paused), err}
+	case errors.Is(err, backup.ErrIncomplete):
 		return &problemError{incomplete(o.result, sink, err), err}
 	}
 	return &serverError{err}
+}
+
+// stoppedEarly says why a run ended before it had everything.
+func stoppedEarly(result report.Result, paused *backup.PausedError) problem {
+	return problem{
+		what:   fmt.Sprintf("stopped early; %s to go", messages(result.Missing())),
+		why:    paused.Reason,
+		do:     "nothing; the next run goes on",
+		status: exitLater, code: "paused",
+	}
 }
 
 // accountSink passes one account's events on, and keeps what failed for the

@@ -138,6 +138,9 @@ func text(name, usage string, aliases ...string) cli.Flag {
 	return &cli.StringFlag{Name: name, Usage: usage, Aliases: aliases}
 }
 
+// texts is an option that may be given several times.
+func texts(name, usage string) cli.Flag { return &cli.StringSliceFlag{Name: name, Usage: usage} }
+
 func yes(name, usage string, aliases ...string) cli.Flag {
 	return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases, DisableDefaultText: true}
 }

@@ -87,7 +87,17 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 		o["on_server"], o["listed"], o["in_archive"], o["archived"] = e.OnServer, e.Listed, e.InArchive, e.Archived()
 		o["new"], o["bytes_new"], o["recognised"], o["removed_locally"] = e.New, e.Octets, e.Again, e.Removed
 		o["flags_updated"], o["failed"], o["missing"] = e.Flags, e.Failed, max(e.Missing(), 0)
+		o["excluded"], o["unchanged"] = e.Excluded, e.Unchanged
+		if e.Skipped != "" {
+			o["skipped"] = e.Skipped
+		}
 		j.write("folder", folderFields(o, e.Mailbox))
+	case report.Slowed:
+		o["code"], o["message"], o["server"], o["retry_after"] = "throttled", "the server is busy", e.Err.Error(), stamp(time.Now().Add(e.Wait))
+		j.write("warning", o)
+	case report.FewerConnections:
+		o["code"], o["message"], o["server"] = "too_many_connections", "the server bears no more connections", e.Err.Error()
+		j.write("warning", o)
 	case report.Short:
 		o["code"], o["message"] = "size_differs", fmt.Sprintf("%d messages came twice in the same octets, fewer than announced", e.Messages)
 		j.write("warning", folderFields(o, e.Mailbox))
@@ -147,7 +157,7 @@ func (j *jsonLines) accountEnd(r *outcome) {
 	sum := r.result.Sum()
 	o := object{
 		"account": r.account.name, "result": r.word(), "new": sum.New, "bytes_new": sum.Octets, "recognised": sum.Again, "failed": sum.Failed,
-		"in_archive": sum.InArchive, "on_server": sum.OnServer, "missing": r.result.Missing(), "seconds": seconds(r.result.Duration),
+		"excluded": sum.Excluded, "in_archive": sum.InArchive, "on_server": sum.OnServer, "missing": r.result.Missing(), "seconds": seconds(r.result.Duration),
 	}
 	if r.problem != nil {
 		o["reason"] = r.problem.code
@@ -167,9 +177,12 @@ func (j *jsonLines) summary(outcomes []outcome, status int, d time.Duration) {
 	}
 	o["new"], o["bytes_new"], o["missing"] = news, bytes, missing
 	o["result"] = "ok"
-	if status == exitIncomplete {
+	switch {
+	case status == exitIncomplete:
 		o["result"] = "incomplete"
-	} else if status != exitOK {
+	case status == exitLater && o["paused"] != 0:
+		o["result"] = "paused"
+	case status != exitOK:
 		o["result"] = "failed"
 	}
 	j.write("summary", o)

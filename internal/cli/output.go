@@ -81,6 +81,14 @@ func (o *output) event(a *account, e report.Event) {
 		if o.json == nil && (o.verbose || o.progress != nil) {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: connection lost (%s); login %d", show(a.name), show(e.Err.Error()), e.Try))
 		}
+	case report.Slowed:
+		if o.json == nil && (o.verbose || o.progress != nil) {
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: the server is busy (%s); waiting for %v", show(a.name), show(e.Err.Error()), e.Wait.Round(time.Millisecond)))
+		}
+	case report.FewerConnections:
+		if o.json == nil && o.verbose {
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: the server bears no more connections (%s); going on with fewer", show(a.name), show(e.Err.Error())))
+		}
 	case report.Short:
 		if o.json == nil {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: warning: %s of %s came twice in the same octets, fewer than the server announces; kept as they are", show(a.name), messages(e.Messages), show(e.Mailbox.String())))

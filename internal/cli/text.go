@@ -62,6 +62,18 @@ func showOne(w io.Writer, r *outcome) {
 	if len(news) == 0 {
 		news = append(news, "nothing new")
 	}
+	skipped := 0
+	for _, t := range r.result.Tallies {
+		if t.Skipped != "" {
+			skipped++
+		}
+	}
+	if skipped > 0 {
+		news = append(news, fmt.Sprintf("%s not wanted", folders(skipped)))
+	}
+	if sum.Excluded > 0 {
+		news = append(news, fmt.Sprintf("%s not wanted", messages(sum.Excluded)))
+	}
 	if sum.Removed > 0 {
 		news = append(news, fmt.Sprintf("%s left out that you removed from the archive", count(sum.Removed)))
 	}
@@ -107,7 +119,7 @@ func tallyWords(outcomes []outcome) string {
 		n[outcomes[i].word()]++
 	}
 	var words []string
-	for _, word := range []string{"ok", "skipped", "incomplete", "interrupted", "failed"} {
+	for _, word := range []string{"ok", "paused", "skipped", "incomplete", "interrupted", "failed"} {
 		if n[word] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n[word], word))
 		}
@@ -123,6 +135,10 @@ func showPlan(w io.Writer, r *outcome) {
 	wanted, wantedOctets := 0, int64(0)
 	t := table{head: []string{"folder", ">on server", ">in archive", ">would copy", ">size"}}
 	for _, m := range r.result.Tallies {
+		if m.Skipped != "" {
+			t.add(show(m.Mailbox.String()), "", "", "skipped: "+show(m.Skipped), "")
+			continue
+		}
 		if m.Reason != "" {
 			t.add(show(m.Mailbox.String()), "-", "-", "cannot be read", "")
 			continue

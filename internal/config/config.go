@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/quantity"
 )
 
 // File is the content of a config file.
@@ -36,8 +38,18 @@ type Account struct {
 	PasswordCommand []string // a program and its arguments
 	PasswordFile    string
 	TLSCA           string
+	TLSCert, TLSKey string // files with a client certificate and its key
 	Timeout         time.Duration
 	Archive         string
+
+	Auth         string   // a way to log in, "" for the best with a password
+	AuthUser     string   // who logs in, where it is not User
+	TokenCommand []string // prints an access token
+
+	Folders, Include, Exclude []string
+	MaxSize                   int64 // octets; 0 for any
+	Bandwidth                 int64 // octets a second; 0 for any
+	Connections               int   // 0 for the usual number
 }
 
 // Error is a mistake in a config file.
@@ -64,9 +76,31 @@ type settings struct {
 	PasswordCommand any    `toml:"password_command"`
 	PasswordFile    string `toml:"password_file"`
 	TLSCA           string `toml:"tls_ca"`
+	TLSCert         string `toml:"tls_cert"`
+	TLSKey          string `toml:"tls_key"`
 	Timeout         string `toml:"timeout"`
 	Archive         string `toml:"archive"`
+
+	Auth         string `toml:"auth"`
+	AuthUser     string `toml:"auth_user"`
+	TokenCommand any    `toml:"token_command"`
+
+	Folders     []string `toml:"folders"`
+	Include     []string `toml:"include"`
+	Exclude     []string `toml:"exclude"`
+	MaxSize     string   `toml:"max_size"`
+	Bandwidth   string   `toml:"bwlimit"`
+	Connections int      `toml:"connections"`
 }
+
+// accountKeys are the keys of settings.
+var accountKeys = func() (keys []string) {
+	t := reflect.TypeFor[settings]()
+	for i := range t.NumField() {
+		keys = append(keys, t.Field(i).Tag.Get("toml"))
+	}
+	return keys
+}()
 
 type document struct {
 	Archive  string              `toml:"archive"`
@@ -152,8 +186,6 @@ func explain(path string, err error) error {
 	return &Error{Path: path, Text: err.Error()}
 }
 
-var accountKeys = []string{"address", "server", "user", "password", "password_command", "password_file", "tls_ca", "timeout", "archive"}
-
 // nearest returns the known word that differs least from word, "" if none is
 // near.
 func nearest(word string, known []string) string {
@@ -204,18 +236,53 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		User:         or(s.User, defaults.User),
 		PasswordFile: r.expand(or(s.PasswordFile, defaults.PasswordFile)),
 		TLSCA:        r.expand(or(s.TLSCA, defaults.TLSCA)),
+		TLSCert:      r.expand(or(s.TLSCert, defaults.TLSCert)),
+		TLSKey:       r.expand(or(s.TLSKey, defaults.TLSKey)),
 		Archive:      r.expand(or(s.Archive, defaults.Archive)),
+		Auth:         strings.ToLower(or(s.Auth, defaults.Auth)),
+		AuthUser:     or(s.AuthUser, defaults.AuthUser),
+		Folders:      orList(s.Folders, defaults.Folders),
+		Include:      orList(s.Include, defaults.Include),
+		Exclude:      orList(s.Exclude, defaults.Exclude),
+		Connections:  max(s.Connections, 0),
+	}
+	if a.Connections == 0 {
+		a.Connections = defaults.Connections
 	}
 	if p := or(s.Password, defaults.Password); p != "" {
 		a.Password, a.HasPassword = credential.NewSecret(p), true
 	}
-	command := s.PasswordCommand
-	if command == nil {
-		command = defaults.PasswordCommand
+	for _, c := range []struct {
+		key           string
+		own, everyone any
+		argv          *[]string
+	}{
+		{"password_command", s.PasswordCommand, defaults.PasswordCommand, &a.PasswordCommand},
+		{"token_command", s.TokenCommand, defaults.TokenCommand, &a.TokenCommand},
+	} {
+		command := c.own
+		if command == nil {
+			command = c.everyone
+		}
+		var ok bool
+		if *c.argv, ok = commandOf(command); !ok {
+			return fail(fmt.Sprintf("%s of [accounts.%s] is neither text nor a list of texts", c.key, name), "")
+		}
 	}
-	var ok bool
-	if a.PasswordCommand, ok = commandOf(command); !ok {
-		return fail(fmt.Sprintf("password_command of [accounts.%s] is neither text nor a list of texts", name), "")
+	for _, c := range []struct {
+		key, text string
+		octets    *int64
+	}{
+		{"max_size", or(s.MaxSize, defaults.MaxSize), &a.MaxSize},
+		{"bwlimit", or(s.Bandwidth, defaults.Bandwidth), &a.Bandwidth},
+	} {
+		if c.text == "" {
+			continue
+		}
+		var err error
+		if *c.octets, err = quantity.Size(c.text); err != nil {
+			return fail(fmt.Sprintf("%s of [accounts.%s]: %v", c.key, name, err), "")
+		}
 	}
 	if t := or(s.Timeout, defaults.Timeout); t != "" {
 		d, err := time.ParseDuration(t)
@@ -273,6 +340,13 @@ func (r reader) expand(p string) string {
 
 func or(a, b string) string {
 	if a != "" {
+		return a
+	}
+	return b
+}
+
+func orList(a, b []string) []string {
+	if a != nil {
 		return a
 	}
 	return b

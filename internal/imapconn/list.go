@@ -172,42 +172,74 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailb
 		return mailbox.Listing{}, err
 	}
 	var l mailbox.Listing
-	seen := map[imap.UID]bool{}
+	var once unique
 	add := func(b *imapclient.FetchMessageBuffer) {
-		if b.UID == 0 || seen[b.UID] {
-			return
-		}
-		seen[b.UID] = true
-		if len(l.Messages) > c.wire.Exists()+maxMailboxes {
+		switch {
+		case !once.add(b.UID, l.Messages):
+		case len(l.Messages) > c.wire.Exists()+maxMailboxes:
 			c.wire.Close()
-			return
+		default:
+			if l.Messages == nil {
+				l.Messages = make([]mailbox.Message, 0, min(max(c.wire.Exists(), 1), maxMailboxes))
+			}
+			l.Messages = append(l.Messages, c.message(ctx, sel, b))
 		}
-		l.Messages = append(l.Messages, c.message(ctx, sel, b))
 	}
-	state, told := c.told[m.Wire]
+	// By sequence numbers: the server must not tell that others leave while
+	// it answers a FETCH of these (RFC 9051 section 7.5.1), so that what it
+	// names is what it has counted.
 	limit := c.messageLimit()
-	if told && state.Exists > 0 && limit == 0 { // no need to wait for EXAMINE's answer
-		err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, items, add)
+	early := c.told[m.Wire].Exists > 0 && limit == 0
+	if early { // no need to wait for EXAMINE's answer
+		err = c.each(ctx, imap.SeqSet{{Start: 1, Stop: 0}}, items, add)
 	}
 	data, selErr := sel.wait(ctx)
 	if selErr != nil {
 		return mailbox.Listing{}, selErr
 	}
-	switch {
-	case told && state.Exists > 0 && limit == 0, data.NumMessages == 0:
-	case limit == 0:
-		err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, items, add)
-	default: // sequence numbers stay while only FETCH is sent: RFC 9051 section 7.5.1
-		for first := uint32(1); first <= data.NumMessages && err == nil; first += limit {
-			err = c.each(ctx, imap.SeqSet{{Start: first, Stop: min(first+limit-1, data.NumMessages)}}, items, add)
-		}
+	if limit == 0 {
+		limit = data.NumMessages
+	}
+	for first := uint32(1); first <= data.NumMessages && !early && err == nil; first += limit {
+		err = c.each(ctx, imap.SeqSet{{Start: first, Stop: min(first+limit-1, data.NumMessages)}}, items, add)
 	}
 	if err != nil {
 		return mailbox.Listing{}, err
 	}
 	l.State = stateAt(data)
-	l.Exists = c.wire.Exists() // now: mail may have come or gone meanwhile
+	l.Exists = int(data.NumMessages)
+	if now := c.wire.Exists(); l.Exists < len(l.Messages) && len(l.Messages) <= now { // mail has come meanwhile
+		l.Exists = len(l.Messages)
+	}
 	return l, nil
+}
+
+// unique tells UIDs that come for the first time. Servers name them in order,
+// so that there is little to be remembered.
+type unique struct {
+	last imap.UID
+	all  map[imap.UID]bool // nil while they come in order
+}
+
+// add notes a UID, before which those of msgs have come.
+func (u *unique) add(uid imap.UID, msgs []mailbox.Message) (first bool) {
+	if uid == 0 || uid == u.last {
+		return false
+	}
+	if u.all == nil && uid > u.last {
+		u.last = uid
+		return true
+	}
+	if u.all == nil {
+		u.all = map[imap.UID]bool{}
+		for _, m := range msgs {
+			_, before, _ := parseID(m.ID)
+			u.all[before] = true
+		}
+	}
+	first = !u.all[uid]
+	u.all[uid] = true
+	return first
 }
 
 // Changes asks what has changed in a mailbox since it stood as it did

@@ -43,6 +43,9 @@ func (c *Conn) sendLine() error {
 	line := c.extend(c.names.restore(c.command))
 	if tag, rest, ok := strings.Cut(string(line), " "); ok {
 		c.await(tag, strings.Contains(rest, "BODY.PEEK["))
+		c.idling.Store(rest == "IDLE\r\n")
+	} else if c.idling.CompareAndSwap(true, false) { // DONE
+		c.Await(true)
 	}
 	c.literal, _ = literalAtEnd(line)
 	c.command = c.command[:0]
@@ -165,6 +168,9 @@ func (c *Conn) next() error {
 	}
 	switch tag, rest, _ := strings.Cut(string(trimEOL(line)), " "); {
 	case tag == "+":
+		if c.idling.Load() { // now it may be silent for as long as nothing happens
+			c.Await(false)
+		}
 		c.out = bytes.Clone(line)
 	case tag != "*":
 		c.answered(tag)
@@ -175,8 +181,33 @@ func (c *Conn) next() error {
 	return nil
 }
 
+// changed notes that the selected mailbox has changed.
+func (c *Conn) changed() {
+	select {
+	case c.change <- struct{}{}:
+	default:
+	}
+}
+
+// Change returns a channel that receives when the selected mailbox has
+// changed since it received last.
+func (c *Conn) Change() <-chan struct{} { return c.change }
+
+// Changed reports whether [Conn.Change] would receive now, and receives.
+func (c *Conn) Changed() bool {
+	select {
+	case <-c.change:
+		return true
+	default:
+		return false
+	}
+}
+
 // count follows how many messages the selected mailbox has.
 func (c *Conn) count(verb, number string) {
+	if verb != "RECENT" {
+		c.changed()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch n, _ := strconv.Atoi(number); verb {
@@ -194,6 +225,7 @@ type uidRange struct{ first, last uint32 }
 // were gone before, or that leave the selected mailbox now.
 func (c *Conn) vanish(args string) {
 	set, earlier := strings.CutPrefix(strings.ToUpper(args), "(EARLIER) ")
+	c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for part := range strings.SplitSeq(strings.TrimSpace(set), ",") {
@@ -253,6 +285,7 @@ func (c *Conn) untagged(rest string, line []byte) error {
 		verb := strings.ToUpper(firstWord(args))
 		switch verb {
 		case "FETCH":
+			c.changed()
 			return c.startFetch(kind, line)
 		case "EXISTS", "RECENT", "EXPUNGE":
 			c.count(verb, kind)

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
@@ -56,6 +57,9 @@ type Conn struct {
 	exists  int             // messages in the selected mailbox, by the server's last word
 	bye     string          // what the server said when it hung up
 
+	idling atomic.Bool   // IDLE was sent and DONE was not
+	change chan struct{} // holds one if the selected mailbox has changed
+
 	objects  map[string]string // UID -> the content's name, until it is asked for
 	vanished []uidRange
 }
@@ -71,7 +75,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, login Login) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}}
+	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, change: make(chan struct{}, 1)}
 	if err := c.start(ctx, e, login); err != nil {
 		nc.Close()
 		return nil, err

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"mailstow/internal/retry"
 )
 
@@ -34,6 +36,7 @@ type Endpoint struct {
 	Security Security
 	TLS      *tls.Config   // for Implicit and Upgrade; ServerName is set
 	Timeout  time.Duration // of connecting, and of silence while an answer is awaited
+	Limit    *rate.Limiter // of octets read, for all connections that share it; nil for none
 }
 
 // ErrSilent is returned when a server sent nothing, or took nothing, for the
@@ -63,7 +66,7 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	sock := &socket{Conn: raw, timeout: e.Timeout}
+	sock := &socket{Conn: raw, timeout: e.Timeout, limit: e.Limit, ctx: ctx}
 	sock.awaiting.Store(true)
 	c := &Conn{Conn: sock, sock: sock}
 	c.stop = context.AfterFunc(ctx, func() { raw.Close() })
@@ -117,6 +120,8 @@ func (c *Conn) Close() error {
 type socket struct {
 	net.Conn
 	timeout time.Duration
+	limit   *rate.Limiter
+	ctx     context.Context // ends the waiting for the limit
 
 	awaiting atomic.Bool
 }
@@ -133,9 +138,23 @@ func (s *socket) arm() {
 }
 
 func (s *socket) Read(p []byte) (int, error) {
+	if s.limit != nil {
+		p = p[:min(len(p), s.limit.Burst())]
+	}
 	s.arm()
 	n, err := s.Conn.Read(p)
+	if s.limit != nil && n > 0 {
+		s.limit.WaitN(s.ctx, n) // an error is the end of ctx, which the next Read meets
+	}
 	return n, s.silence(err)
+}
+
+// maxBurst bounds what is read at a time under a limit.
+const maxBurst = 64 << 10
+
+// NewLimit returns a limit of so many octets a second.
+func NewLimit(perSecond int64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/4, 1<<10), maxBurst)))
 }
 
 func (s *socket) Write(p []byte) (int, error) {

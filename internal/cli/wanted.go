@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/config"
+	"mailstow/internal/filter"
+	"mailstow/internal/netconn"
+	"mailstow/internal/quantity"
+	"mailstow/mailbox"
+)
+
+// defaultConnections is how many connections a backup over IMAP uses where
+// nobody says otherwise. Providers allow 10 to 30 to an account, and people
+// read their mail meanwhile.
+const defaultConnections = 4
+
+// want decides which of the account's mail is wanted, and how fast.
+func (a *account) want(c *cli.Context, set config.Account) (err error) {
+	a.connections = defaultConnections
+	if set.Connections > 0 {
+		a.connections = set.Connections
+	}
+	if c.IsSet("connections") {
+		if a.connections = c.Int("connections"); a.connections < 1 {
+			return &usageError{text: "--connections: there must be one at least"}
+		}
+	}
+	if a.protocol == mailbox.POP3 { // one session at a time has the mailbox: RFC 1939 section 4
+		a.connections = 1
+	}
+	limit := set.Bandwidth
+	if s := c.String("bwlimit"); s != "" {
+		if limit, err = quantity.Size(s); err != nil {
+			return &usageError{text: "--bwlimit: " + err.Error()}
+		}
+	}
+	if limit > 0 {
+		a.endpoint.Limit = netconn.NewLimit(limit)
+	}
+	a.filter, err = wanted(c, set)
+	return err
+}
+
+// wanted reads which mail is wanted. What the command line says of folders
+// stands in place of what the config file says.
+func wanted(c *cli.Context, set config.Account) (f filter.Filter, err error) {
+	f = filter.Filter{Folders: set.Folders, Include: set.Include, Exclude: set.Exclude, MaxSize: set.MaxSize}
+	if c.IsSet("folder") || c.IsSet("include") {
+		f.Folders, f.Include = c.StringSlice("folder"), c.StringSlice("include")
+	}
+	if c.IsSet("exclude") {
+		f.Exclude = c.StringSlice("exclude")
+	}
+	for _, pattern := range slices.Concat(f.Include, f.Exclude) {
+		if err := filter.Check(pattern); err != nil {
+			return f, &usageError{text: err.Error()}
+		}
+	}
+	if s := c.String("max-size"); s != "" {
+		if f.MaxSize, err = quantity.Size(s); err != nil {
+			return f, &usageError{text: "--max-size: " + err.Error()}
+		}
+	}
+	for name, moment := range map[string]*time.Time{"older-than": &f.Before, "newer-than": &f.NotBefore} {
+		if s := c.String(name); s != "" {
+			if *moment, err = quantity.Before(time.Now(), s); err != nil {
+				return f, &usageError{text: "--" + name + ": " + err.Error()}
+			}
+		}
+	}
+	return f, nil
+}
+
+// wantedFlags are the options that say which mail is wanted.
+func wantedFlags() []cli.Flag {
+	return []cli.Flag{
+		texts("folder", "only the folder `NAME`"),
+		texts("include", "only folders that match `PATTERN`: * is anything within a level, ** any levels"),
+		texts("exclude", `no folder that matches `+"`PATTERN`"+`, or has the role: 'Lists/**', '\Junk'`),
+		text("older-than", "only mail older than `AGE`: 36h 90d 12w 6mo 1y, or a day: 2024-01-31"),
+		text("newer-than", "only mail newer than `AGE`"),
+		text("max-size", "no message over `SIZE`: 25M 2.5GB"),
+	}
+}

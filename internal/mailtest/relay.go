@@ -1,0 +1,151 @@
+package mailtest
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Line is what a connection through a [Relay] suffers.
+type Line struct {
+	Delay time.Duration // each way
+	Cut   int64         // a connection is cut after so many octets from the server; 0 never
+	Most  int           // connections at the same time; one more is greeted with BYE; 0 any number
+}
+
+// Relay stands between a client and a server: it slows, cuts and counts.
+type Relay struct {
+	Line
+	Addr string // where it listens, as host:port
+
+	target string
+
+	mu       sync.Mutex
+	lines    []string // what clients have said
+	conns    int      // that are open
+	accepted atomic.Int64
+}
+
+// NewRelay starts a relay to a server, which runs until the test ends.
+func NewRelay(t testing.TB, target string, line Line) *Relay {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	r := &Relay{Line: line, Addr: ln.Addr().String(), target: target}
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go r.serve(conn)
+		}
+	}()
+	return r
+}
+
+// Connections returns how many there have been.
+func (r *Relay) Connections() int { return int(r.accepted.Load()) }
+
+// Said returns the lines that clients have sent since it was called last, without their tags.
+func (r *Relay) Said() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lines := r.lines
+	r.lines = nil
+	return lines
+}
+
+func (r *Relay) serve(client net.Conn) {
+	defer client.Close()
+	r.accepted.Add(1)
+	r.mu.Lock()
+	r.conns++
+	full := r.Most > 0 && r.conns > r.Most
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		r.conns--
+		r.mu.Unlock()
+	}()
+	if full {
+		io.WriteString(client, "* BYE Maximum number of connections from user+IP exceeded\r\n")
+		return
+	}
+	server, err := net.Dial("tcp", r.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		defer server.Close()
+		r.copy(server, io.TeeReader(client, &ear{relay: r}))
+	}()
+	from := io.Reader(server)
+	if r.Cut > 0 {
+		from = io.LimitReader(server, r.Cut)
+	}
+	r.copy(client, from)
+}
+
+// copy passes octets on after the delay.
+func (r *Relay) copy(to io.Writer, from io.Reader) {
+	type chunk struct {
+		octets []byte
+		due    time.Time
+	}
+	line := make(chan chunk, 4096)
+	go func() {
+		defer close(line)
+		for {
+			b := make([]byte, 32<<10)
+			n, err := from.Read(b)
+			if n > 0 {
+				line <- chunk{b[:n], time.Now().Add(r.Delay)}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	failed := false
+	for c := range line {
+		time.Sleep(time.Until(c.due))
+		if !failed {
+			_, err := to.Write(c.octets)
+			failed = err != nil
+		}
+	}
+}
+
+// ear hears the lines of one connection.
+type ear struct {
+	relay *Relay
+	line  []byte
+}
+
+func (e *ear) Write(p []byte) (int, error) {
+	for b := range bytes.Lines(p) {
+		e.line = append(e.line, b...)
+		if !bytes.HasSuffix(b, []byte("\n")) {
+			break
+		}
+		_, command, ok := strings.Cut(strings.TrimRight(string(e.line), "\r\n"), " ")
+		e.line = nil
+		if !ok {
+			continue
+		}
+		e.relay.mu.Lock()
+		e.relay.lines = append(e.relay.lines, command)
+		e.relay.mu.Unlock()
+	}
+	return len(p), nil
+}
