@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"mailstow/internal/cli"
@@ -13,6 +14,9 @@ import (
 func main() {
 	syscall.Umask(0o077)           // mail is nobody else's business
 	signal.Ignore(syscall.SIGPIPE) // a reader that goes away must not end a run
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // half the usual: a large mailbox is to fit into a small machine
+	}
 
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
