@@ -84,6 +84,14 @@ type Archive interface {
 	// of the message is left. Several may be staged at the same time.
 	Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader) (Staged, error)
 
+	// Holding returns, for those of a server's names of contents that it
+	// knows, a message in the archive with that content.
+	Holding(ctx context.Context, objects []string) (map[string]int64, error)
+
+	// Copy stages another copy of an archived message, read anew and found
+	// whole. It returns nil if the archive cannot give one.
+	Copy(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64) (Staged, error)
+
 	// Begin starts a group of changes.
 	Begin() Batch
 }

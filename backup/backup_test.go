@@ -32,6 +32,14 @@ func (a archive) Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Messa
 	return a.Intake.Stage(ctx, m, msg, content)
 }
 
+func (a archive) Copy(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64) (backup.Staged, error) {
+	s, err := a.Intake.Copy(ctx, m, msg, archived)
+	if s == nil {
+		return nil, err
+	}
+	return s, err
+}
+
 type batch struct{ *maildir.Batch }
 
 func (b batch) Add(s backup.Staged, note string) { b.Batch.Add(s.(*maildir.Staged), note) }
@@ -586,7 +594,8 @@ func (readOnly) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailb
 func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
 	return nil, nil
 }
-func (readOnly) InArchive(context.Context, mailbox.Mailbox) (int, error) { return 0, nil }
+func (readOnly) Holding(context.Context, []string) (map[string]int64, error) { return nil, nil }
+func (readOnly) InArchive(context.Context, mailbox.Mailbox) (int, error)     { return 0, nil }
 func (r readOnly) Begin() backup.Batch {
 	r.t.Error("a dry run begins a batch")
 	return nil

@@ -21,13 +21,37 @@ func (r *run) carryOut(ctx context.Context) error {
 		weight += weightOf(p.want)
 	}
 	lines := min(max(int(weight/minWeight)+1, r.crew.ready()), max(r.Connections, 1))
-	q := newQueue(lines)
 	for _, p := range r.plans {
 		if err := r.prepare(ctx, p); err != nil {
 			return err
 		}
+	}
+	if err := r.fetchAll(ctx, lines); err != nil {
+		return err
+	}
+	again := false
+	for _, p := range r.plans {
+		if len(p.twins) > 0 {
+			again = true
+			if err := r.copyTwins(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+	if !again {
+		return nil
+	}
+	return r.fetchAll(ctx, lines)
+}
+
+// fetchAll fetches what is wanted. Plans that have nothing more to do then
+// are finished.
+func (r *run) fetchAll(ctx context.Context, lines int) error {
+	q := newQueue(lines)
+	for _, p := range r.plans {
 		if len(p.want) > 0 {
 			q.add(p, task{plan: p, msgs: p.want})
+			p.want = nil
 		} else if err := r.finish(ctx, p); err != nil {
 			return err
 		}
@@ -126,13 +150,17 @@ func (p *plan) start(sink report.Sink) {
 	defer p.mu.Unlock()
 	if !p.started {
 		p.started = true
-		sink.Report(report.MailboxStarted{Mailbox: p.Name, Pending: len(p.want)})
+		sink.Report(report.MailboxStarted{Mailbox: p.Name})
 	}
 }
 
 // finish notes how the mailbox stands; it is reported when all that came
 // before is durable.
 func (r *run) finish(ctx context.Context, p *plan) error {
+	if p.finished || len(p.twins) > 0 {
+		return nil
+	}
+	p.finished = true
 	return r.writer.change(func(b Batch) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -22,6 +22,7 @@ type plan struct {
 
 	// What the survey found.
 	want     []mailbox.Message              // to be fetched
+	twins    []mailbox.Message              // to be copied from the archive
 	claims   []claim                        // recognised
 	flags    []claim                        // whose flags have changed on the server
 	gone     []mailbox.ID                   // no longer listed
@@ -38,6 +39,7 @@ type plan struct {
 	short    int // messages that came shorter than announced, twice
 	tasks    int // that are not done
 	started  bool
+	finished bool
 }
 
 // failure is a message that could not be fetched, and why.
@@ -64,7 +66,7 @@ func newPlan(mb mailbox.Mailbox) *plan {
 
 // pretend fills in the tally as if all had gone well.
 func (p *plan) pretend() {
-	p.tally.New, p.tally.Again, p.tally.Flags = len(p.want), len(p.claims), len(p.flags)
+	p.tally.New, p.tally.Linked, p.tally.Again, p.tally.Flags = len(p.want)+len(p.twins), len(p.twins), len(p.claims), len(p.flags)
 	for _, m := range p.want {
 		p.tally.Octets += max(m.Size, 0)
 	}
@@ -80,7 +82,7 @@ type claim struct {
 // unreadable makes a plan that has nothing to do, for a reason.
 func (p *plan) unreadable(sink report.Sink, reason string) {
 	p.tally = report.Tally{Mailbox: p.Name, Role: p.Role, Path: p.tally.Path, Reason: reason}
-	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
+	p.want, p.twins, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil, nil
 	sink.Report(report.MailboxFailed{Mailbox: p.Name, Reason: reason})
 }
 
@@ -119,10 +121,13 @@ func (r *run) survey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.setTwinsApart(ctx); err != nil {
+		return err
+	}
 	planned := report.Planned{Mailboxes: len(r.plans)}
 	for _, p := range r.plans {
 		planned.Messages += p.tally.OnServer
-		planned.New += len(p.want)
+		planned.New += len(p.want) + len(p.twins)
 		for _, m := range p.want {
 			planned.NewOctets += max(m.Size, 0)
 		}
@@ -208,7 +213,7 @@ func (r *run) plan(ctx context.Context, l *line, p *plan) error {
 // surveyOne fills in a plan. It begins anew when it is called again.
 func (r *run) surveyOne(ctx context.Context, src Source, p *plan) error {
 	p.tally = report.Tally{Mailbox: p.Name, Role: p.Role, Path: p.tally.Path}
-	p.want, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil
+	p.want, p.twins, p.claims, p.flags, p.gone, p.back = nil, nil, nil, nil, nil, nil
 	p.session = src
 	if r.stepwise(p) {
 		done, err := r.surveyChanges(ctx, src, p)

@@ -69,6 +69,7 @@ type message struct {
 	text   string
 	flags  []string
 	modseq uint64
+	object string // EMAILID
 }
 
 // change gives a message other flags.
@@ -175,7 +176,7 @@ func (c *session) Changes(_ context.Context, m mailbox.Mailbox, since mailbox.St
 	}
 	for _, msg := range b.messages {
 		if msg.modseq+1 > since.HighestModSeq {
-			ch.Messages = append(ch.Messages, mailbox.Message{ID: c.s.id(msg), Size: int64(len(msg.text)), Flags: msg.flags, InternalDate: date})
+			ch.Messages = append(ch.Messages, mailbox.Message{ID: c.s.id(msg), Size: int64(len(msg.text)), Flags: msg.flags, InternalDate: date, Object: msg.object})
 		}
 	}
 	if c.s.qresync {
@@ -216,7 +217,7 @@ func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (ma
 func (c *session) Describe(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error {
 	for i := range msgs {
 		if msg, ok := c.find(m, msgs[i].ID); ok {
-			msgs[i].Size, msgs[i].InternalDate = int64(len(msg.text)), date
+			msgs[i].Size, msgs[i].InternalDate, msgs[i].Object = int64(len(msg.text)), date, msg.object
 			if c.s.size != nil {
 				msgs[i].Size = c.s.size(msg.text)
 			}

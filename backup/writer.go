@@ -112,6 +112,25 @@ func (w *writer) submit() {
 	w.batch, w.after = w.archive.Begin(), nil
 }
 
+// flush returns when everything added so far is durable, or cannot be made so.
+func (w *writer) flush() error {
+	done := make(chan struct{})
+	w.mu.Lock()
+	w.then(func() { close(done) })
+	w.submit()
+	w.mu.Unlock()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-time.After(10 * time.Millisecond):
+			if err := w.failed(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // close commits what is left and returns why something could not be written.
 func (w *writer) close() error {
 	close(w.stop)

@@ -50,6 +50,7 @@ type entry struct {
 	mailbox *mailboxRow // nil for a file that was found
 	id      mailbox.ID  // "" for a file that was found, or an ID that does not last
 	object  string
+	how     string      // it came: downloaded, or linked
 	note    string
 
 	folder       *folder
@@ -159,7 +160,7 @@ func (in *Intake) Stage(ctx context.Context, mb mailbox.Mailbox, m mailbox.Messa
 		return nil, err
 	}
 	e := &entry{
-		mailbox: row, id: m.ID, object: m.Object, folder: row.folder, key: msg.Key(), flags: m.Flags, origin: "server",
+		mailbox: row, id: m.ID, object: m.Object, how: "downloaded", folder: row.folder, key: msg.Key(), flags: m.Flags, origin: "server",
 		file: w.(tmpFile), final: msg.Filename(),
 	}
 	if m.Transient {
@@ -609,24 +610,36 @@ func (a *Archive) fileWith(ctx context.Context, sum fingerprint.Sum, date int64)
 	if err != nil {
 		return "", err
 	}
-	name, err := a.find(&folder{path: folderPath}, key)
-	if err != nil {
-		return "", nil
-	}
-	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", nil
+	file, err := a.openMessage(&folder{path: folderPath}, key)
+	if err != nil || file == nil {
+		return "", err
 	}
 	defer file.Close()
 	w := fingerprint.NewWriter()
-	fi, err := file.Stat()
-	if err != nil || !fi.Mode().IsRegular() || fi.ModTime().Unix() != date {
+	if fi, err := file.Stat(); err != nil || fi.ModTime().Unix() != date {
 		return "", nil
 	}
 	if _, err := copyTo(w, file); err != nil || w.Print().SHA256 != sum {
 		return "", nil
 	}
-	return name, nil
+	return file.Name(), nil
+}
+
+// openMessage opens the file of a message, nil if it is not there or is no
+// regular file.
+func (a *Archive) openMessage(f *folder, key string) (*os.File, error) {
+	name, err := a.find(f, key)
+	if err != nil {
+		return nil, nil
+	}
+	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil
+	}
+	if fi, err := file.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, file.Close()
+	}
+	return file, nil
 }
 
 // find returns the path of the message with this key.
@@ -662,7 +675,7 @@ func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
 		if e.id == "" {
 			continue
 		}
-		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, "downloaded", e.note, joined(e.flags), e.object); err != nil {
+		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, e.how, e.note, joined(e.flags), e.object); err != nil {
 			return err
 		}
 	}

@@ -120,7 +120,8 @@ CREATE TABLE run (
 -- one that was killed.
 INSERT INTO state VALUES ('writing', '0');
 `, `
--- the server's name for the content, which copies in other mailboxes share
+-- the server's name for the content, which copies in other mailboxes share; a
+-- message that was not downloaded because of that has how = linked
 ALTER TABLE mapping ADD COLUMN object TEXT NOT NULL DEFAULT '';
 CREATE INDEX mapping_by_object ON mapping (object) WHERE object != '';
 CREATE INDEX message_removed ON message (folder) WHERE removed_at IS NOT NULL;

@@ -225,6 +225,58 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(m
 	}, "SELECT id, size, lines_size, sha256, header_sha256, removed_at IS NOT NULL FROM message WHERE folder = ?", row.folder.id)
 }
 
+// Holding returns, for those of the server's names of contents that are known,
+// a message with that content whose file is there.
+func (in *Intake) Holding(ctx context.Context, objects []string) (map[string]int64, error) {
+	held := map[string]int64{}
+	for few := range slices.Chunk(objects, maxVariables) {
+		args := []any{in.source}
+		for _, o := range few {
+			args = append(args, o)
+		}
+		err := rows(ctx, in.a.db, func(r *sql.Rows) error {
+			var object string
+			var message int64
+			if err := r.Scan(&object, &message); err != nil {
+				return err
+			}
+			held[object] = message
+			return nil
+		}, `SELECT p.object, p.message FROM mapping p JOIN mailbox x ON x.id = p.mailbox JOIN message m ON m.id = p.message
+			WHERE x.source = ? AND m.removed_at IS NULL AND p.how IN ('downloaded', 'linked') AND p.note = '' AND p.object != '' AND p.object IN (?`+strings.Repeat(",?", len(few)-1)+")", args...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return held, nil
+}
+
+// Copy stages another copy of an archived message, under the ID and flags of
+// msg. The file is read and compared with its digest; if it is not what it
+// was, or not there, Copy returns nil.
+func (in *Intake) Copy(ctx context.Context, mb mailbox.Mailbox, msg mailbox.Message, archived int64) (*Staged, error) {
+	var key, folderPath string
+	var sum []byte
+	err := in.a.db.QueryRowContext(ctx, "SELECT m.key, f.path, m.sha256 FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", archived).Scan(&key, &folderPath, &sum)
+	if err != nil {
+		return nil, err
+	}
+	file, err := in.a.openMessage(&folder{path: folderPath}, key)
+	if err != nil || file == nil {
+		return nil, err
+	}
+	defer file.Close()
+	s, err := in.Stage(ctx, mb, msg, file)
+	if err != nil {
+		return nil, err
+	}
+	if print := s.Print(); string(print.SHA256[:]) != string(sum) {
+		return nil, s.Discard()
+	}
+	s.e.how = "linked"
+	return s, nil
+}
+
 // InArchive returns how many messages a mailbox's folder holds.
 func (in *Intake) InArchive(ctx context.Context, mb mailbox.Mailbox) (n int, err error) {
 	err = in.a.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM message WHERE folder = ?1)

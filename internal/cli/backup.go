@@ -62,6 +62,14 @@ func (a archive) Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Messa
 	return a.Intake.Stage(ctx, m, msg, content)
 }
 
+func (a archive) Copy(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64) (backup.Staged, error) {
+	s, err := a.Intake.Copy(ctx, m, msg, archived)
+	if s == nil {
+		return nil, err
+	}
+	return s, err
+}
+
 type batch struct{ *maildir.Batch }
 
 func (b batch) Add(s backup.Staged, note string) { b.Batch.Add(s.(*maildir.Staged), note) }
@@ -83,6 +91,8 @@ func (nothing) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailbo
 func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
 	return nil, nil
 }
+
+func (nothing) Holding(context.Context, []string) (map[string]int64, error) { return nil, nil }
 
 func (nothing) InArchive(context.Context, mailbox.Mailbox) (int, error) { return 0, nil }
 

@@ -393,3 +393,28 @@ func TestLocalFlagsAreKept(t *testing.T) {
 		t.Errorf("letters = %v", letters)
 	}
 }
+
+// Cyrus names contents (OBJECTID), so that copies in other folders need not be
+// downloaded.
+func TestCopiesAreDownloadedOnce(t *testing.T) {
+	s := mailtest.Cyrus(t)
+	env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
+	fill(t, s, "INBOX", numbered(0, 20))
+	fill(t, s, "INBOX.Copies", numbered(100, 1))
+	c := s.Login(t, "alice")
+	for _, line := range []string{"SELECT INBOX", "COPY 1:15 INBOX.Copies"} {
+		if _, err := c.Command(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to, "--json")
+	if status != exitOK || !strings.Contains(out, `"linked":15`) {
+		t.Errorf("status %d, %s: %s", status, out, errs)
+	}
+	account := filepath.Join(to, "alice@127.0.0.1")
+	same(t, s, account, "INBOX", "INBOX", 0)
+	same(t, s, account, "INBOX/Copies", "INBOX.Copies", 0)
+	if status, out, errs := mailstow(t, env, "verify", to); status != exitOK {
+		t.Errorf("verify: %s%s", out, errs)
+	}
+}

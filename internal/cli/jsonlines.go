@@ -68,7 +68,7 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 	case report.MessageStored:
 		if verbose {
 			o["action"], o["bytes"] = "stored", e.Size
-			if e.Recognised {
+			if e.Recognised || e.Linked {
 				o["action"] = "linked"
 			}
 			if e.SHA256 != "" {
@@ -85,7 +85,7 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 	case report.MailboxDone:
 		o["role"], o["path"], o["uidvalidity"] = e.Role, e.Path, e.UIDValidity
 		o["on_server"], o["listed"], o["in_archive"], o["archived"] = e.OnServer, e.Listed, e.InArchive, e.Archived()
-		o["new"], o["bytes_new"], o["recognised"], o["removed_locally"] = e.New, e.Octets, e.Again, e.Removed
+		o["new"], o["bytes_new"], o["linked"], o["recognised"], o["removed_locally"] = e.New, e.Octets, e.Linked, e.Again, e.Removed
 		o["flags_updated"], o["failed"], o["missing"] = e.Flags, e.Failed, max(e.Missing(), 0)
 		o["excluded"], o["unchanged"] = e.Excluded, e.Unchanged
 		if e.Skipped != "" {
@@ -156,7 +156,7 @@ func (j *jsonLines) accountEnd(r *outcome) {
 	}
 	sum := r.result.Sum()
 	o := object{
-		"account": r.account.name, "result": r.word(), "new": sum.New, "bytes_new": sum.Octets, "recognised": sum.Again, "failed": sum.Failed,
+		"account": r.account.name, "result": r.word(), "new": sum.New, "bytes_new": sum.Octets, "linked": sum.Linked, "recognised": sum.Again, "failed": sum.Failed,
 		"excluded": sum.Excluded, "in_archive": sum.InArchive, "on_server": sum.OnServer, "missing": r.result.Missing(), "seconds": seconds(r.result.Duration),
 	}
 	if r.problem != nil {

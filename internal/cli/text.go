@@ -53,6 +53,9 @@ func showOne(w io.Writer, r *outcome) {
 	if sum.New > 0 {
 		news = append(news, fmt.Sprintf("%s, %s in %s", strings.Replace(messages(sum.New), " ", " new ", 1), octets(sum.Octets), clock(r.result.Duration)))
 	}
+	if sum.Linked > 0 {
+		news = append(news, fmt.Sprintf("%s of them the same as in another folder, downloaded once", count(sum.Linked)))
+	}
 	if sum.Again > 0 {
 		news = append(news, fmt.Sprintf("%s recognised", count(sum.Again)))
 	}

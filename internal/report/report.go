@@ -22,10 +22,7 @@ type Planned struct {
 }
 
 // MailboxStarted says that the engine begins to fetch from a mailbox.
-type MailboxStarted struct {
-	Mailbox mailbox.Name
-	Pending int // messages to be fetched
-}
+type MailboxStarted struct{ Mailbox mailbox.Name }
 
 // MessageArrived says that a message has been received. It is not yet safe.
 type MessageArrived struct{ Size int64 }
@@ -37,6 +34,7 @@ type MessageStored struct {
 	Size       int64  // octets
 	SHA256     string // hexadecimal; "" for one that was not downloaded
 	Recognised bool   // it was in the archive already
+	Linked     bool   // its content was, in another folder
 }
 
 // MessageFailed says that one message could not be fetched. The run goes on,
@@ -97,7 +95,8 @@ type Tally struct {
 	OnServer int // the server's own count
 	Listed   int // what it named when asked for all
 	Kept     int // of these, in the archive before the run
-	New      int // downloaded
+	New      int // downloaded, or linked
+	Linked   int // of these, not downloaded: their content was in another folder
 	Again    int // recognised: in the archive, but not known to be the server's
 	Removed  int // left out: the user removed them from the archive
 	Excluded int // left out: the user does not want them
@@ -153,6 +152,7 @@ func (r Result) Sum() (sum Tally) {
 		sum.Listed += t.Listed
 		sum.Kept += t.Kept
 		sum.New += t.New
+		sum.Linked += t.Linked
 		sum.Again += t.Again
 		sum.Removed += t.Removed
 		sum.Excluded += t.Excluded
