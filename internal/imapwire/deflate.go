@@ -2,6 +2,7 @@ package imapwire
 
 import (
 	"bufio"
+	"io"
 	"net"
 
 	"github.com/klauspost/compress/flate"
@@ -47,3 +48,6 @@ func (f *flushed) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Compressed reports whether the connection is compressed.
+func (c *Conn) Compressed() bool { return c.w != io.Writer(c.Conn) }

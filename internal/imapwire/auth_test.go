@@ -1,0 +1,211 @@
+package imapwire_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mailstow/internal/credential"
+	"mailstow/internal/imapwire"
+	"mailstow/internal/mailtest"
+	"mailstow/internal/netconn"
+	"mailstow/internal/retry"
+)
+
+func plain(addr string) netconn.Endpoint {
+	return netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 10 * time.Second}
+}
+
+func login(t *testing.T, addr string, l imapwire.Login) (*imapwire.Conn, error) {
+	t.Helper()
+	c, err := imapwire.Dial(t.Context(), plain(addr), l)
+	if err == nil {
+		t.Cleanup(func() { c.Close() })
+	}
+	return c, err
+}
+
+func secret(s string) credential.Secret { return credential.NewSecret(s) }
+
+func TestSCRAMWhereItIsOffered(t *testing.T) {
+	s := mailtest.Dovecot(t, "auth_mechanisms = plain login scram-sha-256")
+	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
+	if _, err := login(t, relay.Addr, imapwire.Login{User: "alice", Secret: secret(s.Password("alice"))}); err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(relay.Said(), "\n")
+	if !strings.Contains(said, "AUTHENTICATE SCRAM-SHA-256") || strings.Contains(said, s.Password("alice")) {
+		t.Errorf("the client said %q", said)
+	}
+	_, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret("wrong")})
+	if !errors.As(err, new(*credential.RefusedError)) || !retry.IsPermanent(err) {
+		t.Errorf("wrong password: %v", err)
+	}
+	if _, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret(s.Password("alice")), Method: "login"}); err != nil {
+		t.Errorf("LOGIN, as it was asked for: %v", err)
+	}
+}
+
+// An administrator may read the mail of another user.
+func TestLoginForSomebodyElse(t *testing.T) {
+	s := mailtest.Dovecot(t, "passdb {\n driver = static\n master = yes\n args = password=boss-secret\n result_success = continue\n}")
+	if err := s.Append("bob", "INBOX", []byte("Subject: bob's\r\n\r\nx\r\n"), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := login(t, s.IMAP, imapwire.Login{User: "boss", Secret: secret("boss-secret"), As: "bob"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("a1 STATUS INBOX (MESSAGES)\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	var heard strings.Builder
+	for b := make([]byte, 1000); !strings.Contains(heard.String(), "a1 "); {
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard.Write(b[:n])
+	}
+	if !strings.Contains(heard.String(), "MESSAGES 1") {
+		t.Errorf("bob's INBOX: %q", heard.String())
+	}
+}
+
+// conversation is a server that challenges, as often as there are challenges.
+func conversation(t *testing.T, caps string, challenges ...string) (addr string, said func() []string) {
+	var mu sync.Mutex
+	var lines []string
+	var tag string
+	left := challenges
+	addr = mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 "+caps+"] hi\r\n", func(line string) string {
+		mu.Lock()
+		defer mu.Unlock()
+		lines = append(lines, line)
+		if before, command, ok := strings.Cut(line, " "); ok {
+			tag = before
+			if !strings.HasPrefix(command, "AUTHENTICATE") {
+				return tag + " OK done\r\n"
+			}
+		}
+		if len(left) == 0 {
+			return tag + " OK in\r\n"
+		}
+		next := left[0]
+		left = left[1:]
+		if strings.HasPrefix(next, "NO") {
+			return tag + " " + next + "\r\n"
+		}
+		return "+ " + next + "\r\n"
+	})
+	return addr, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return lines
+	}
+}
+
+func TestWhatIsSaidWithATokenOrACertificate(t *testing.T) {
+	for _, c := range []struct {
+		method, caps, want string
+		challenges         []string
+	}{
+		{"xoauth2", "SASL-IR AUTH=XOAUTH2", "user=alice\x01auth=Bearer tok\x01\x01", []string{""}},
+		{"oauthbearer", "AUTH=OAUTHBEARER", "n,a=alice,\x01host=127.0.0.1\x01port=", []string{""}},
+		{"external", "AUTH=EXTERNAL", "", []string{""}},
+		{"plain", "SASL-IR AUTH=PLAIN", "\x00alice\x00tok", []string{""}},
+	} {
+		addr, said := conversation(t, c.caps, c.challenges...)
+		if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok"), Method: c.method}); err != nil {
+			t.Errorf("%s: %v", c.method, err)
+			continue
+		}
+		lines := said()
+		got, err := base64.StdEncoding.DecodeString(lines[1])
+		if err != nil || !strings.HasPrefix(string(got), c.want) || !strings.HasSuffix(lines[0], "AUTHENTICATE "+strings.ToUpper(c.method)) {
+			t.Errorf("%s: the client said %q", c.method, lines)
+		}
+	}
+}
+
+// A refused token is told by a challenge with the reason, to be answered with
+// an empty line; then the server says no.
+func TestRefusedToken(t *testing.T) {
+	addr, said := conversation(t, "AUTH=XOAUTH2", "", base64.StdEncoding.EncodeToString([]byte(`{"status":"400"}`)), "NO [AUTHENTICATIONFAILED] no")
+	_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("old"), Method: "xoauth2"})
+	if !errors.As(err, new(*credential.RefusedError)) {
+		t.Errorf("error = %v", err)
+	}
+	if lines := said(); len(lines) != 3 || lines[2] != "" {
+		t.Errorf("the client said %q", lines)
+	}
+}
+
+func TestMethodThatIsNotOfferedSendsNothing(t *testing.T) {
+	addr, said := conversation(t, "AUTH=PLAIN")
+	_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok"), Method: "xoauth2"})
+	if err == nil || !retry.IsPermanent(err) || len(said()) != 0 {
+		t.Errorf("%v, the client said %q", err, said())
+	}
+}
+
+// A server may ask for any amount of work before it lets anybody in.
+func TestSCRAMWithoutEndIsRefused(t *testing.T) {
+	addr, _ := conversation(t, "AUTH=SCRAM-SHA-256", "", base64.StdEncoding.EncodeToString([]byte("r=x,s=QSXCR+Q6sek8bf92,i=2000000000")))
+	begun := time.Now()
+	_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok")})
+	if err == nil || time.Since(begun) > time.Second {
+		t.Errorf("%v after %v", err, time.Since(begun))
+	}
+}
+
+// A server that does not know the password must not pass for one that does.
+func TestSCRAMServerMustProveItself(t *testing.T) {
+	addr, _ := conversation(t, "AUTH=SCRAM-SHA-256", "")
+	if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok")}); err == nil {
+		t.Error("the server said OK without a proof, and is believed")
+	}
+}
+
+func TestCompressedSession(t *testing.T) {
+	for name, s := range map[string]*mailtest.Server{
+		"dovecot": mailtest.Dovecot(t, "protocol imap {\n mail_plugins = zlib imap_zlib\n}"),
+		"cyrus":   mailtest.Cyrus(t),
+	} {
+		body := "Subject: x\r\n\r\n" + strings.Repeat("the same line again\r\n", 20000)
+		if err := s.Append("alice", "INBOX", []byte(body), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret(s.Password("alice")), Compress: imapwire.Always})
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if !c.Compressed() {
+			t.Errorf("%s: the connection is not compressed", name)
+		}
+		c.Write([]byte("a1 EXAMINE INBOX\r\na2 UID FETCH 1:* (UID BODY.PEEK[])\r\n"))
+		var heard strings.Builder
+		for b := make([]byte, 1<<16); !strings.Contains(heard.String(), "\na2 OK"); {
+			n, err := c.Read(b)
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			heard.Write(b[:n])
+		}
+		if !strings.Contains(heard.String(), body) {
+			t.Errorf("%s: the body did not come back", name)
+		}
+	}
+}
+
+// On this machine compression costs more than it saves.
+func TestNothingIsCompressedOnLoopback(t *testing.T) {
+	s := mailtest.Cyrus(t)
+	c, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret(s.Password("alice"))})
+	if err != nil || c.Compressed() {
+		t.Errorf("compressed: %v, %v", c.Compressed(), err)
+	}
+}
