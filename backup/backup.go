@@ -80,6 +80,18 @@ type Archive interface {
 	// InArchive counts the messages in the mailbox's folder.
 	InArchive(ctx context.Context, m mailbox.Mailbox) (int, error)
 
+	// Former returns the mailboxes, by the server's spelling, that it knows
+	// and that are not listed.
+	Former(listed func(wire string) bool) []string
+
+	// Resembles reports whether a listing with details may be that of a former
+	// mailbox under another name.
+	Resembles(ctx context.Context, former string, l mailbox.Listing) (bool, error)
+
+	// Adopt makes the folder of a former mailbox that of a listed one, and
+	// returns where it was; "" if that cannot be done.
+	Adopt(ctx context.Context, former string, m mailbox.Mailbox, l mailbox.Listing) (was string, err error)
+
 	// Stage writes a message, to become part of a batch. If it fails, nothing
 	// of the message is left. Several may be staged at the same time.
 	Stage(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, content io.Reader) (Staged, error)

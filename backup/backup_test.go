@@ -595,6 +595,7 @@ func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) boo
 	return nil, nil
 }
 func (readOnly) Holding(context.Context, []string) (map[string]int64, error) { return nil, nil }
+func (readOnly) Former(func(string) bool) []string                           { return nil }
 func (readOnly) InArchive(context.Context, mailbox.Mailbox) (int, error)     { return 0, nil }
 func (r readOnly) Begin() backup.Batch {
 	r.t.Error("a dry run begins a batch")

@@ -159,13 +159,18 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 		return nil, err
 	}
 	for _, p := range r.plans {
+		if p.standing, err = r.archive.Standing(ctx, p.Mailbox); err != nil {
+			return nil, retry.Permanent(&ArchiveError{err})
+		}
+	}
+	if err := r.followRenames(ctx, src, states); err != nil {
+		return nil, err
+	}
+	for _, p := range r.plans {
 		state, told := states[p.Wire]
 		if p.tally.Skipped != "" {
 			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
 			continue
-		}
-		if p.standing, err = r.archive.Standing(ctx, p.Mailbox); err != nil {
-			return nil, retry.Permanent(&ArchiveError{err})
 		}
 		p.state = state
 		if told && r.unchanged(p.standing, state) {

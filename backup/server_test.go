@@ -176,7 +176,7 @@ func (c *session) Changes(_ context.Context, m mailbox.Mailbox, since mailbox.St
 	}
 	for _, msg := range b.messages {
 		if msg.modseq+1 > since.HighestModSeq {
-			ch.Messages = append(ch.Messages, mailbox.Message{ID: c.s.id(msg), Size: int64(len(msg.text)), Flags: msg.flags, InternalDate: date, Object: msg.object})
+			ch.Messages = append(ch.Messages, mailbox.Message{ID: c.s.id(msg), Size: int64(len(msg.text)), Flags: msg.flags, InternalDate: msg.date(), Object: msg.object})
 		}
 	}
 	if c.s.qresync {
@@ -188,7 +188,13 @@ func (c *session) Changes(_ context.Context, m mailbox.Mailbox, since mailbox.St
 	return ch, nil
 }
 
-var date = time.Unix(1700000000, 0)
+// date is the INTERNALDATE of a message. Copies of one content have the same.
+func (m message) date() time.Time {
+	if m.object != "" {
+		return time.Unix(1700000000, 0)
+	}
+	return time.Unix(1700000000+int64(m.uid), 0)
+}
 
 func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
 	c.s.mu.Lock()
@@ -217,7 +223,7 @@ func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (ma
 func (c *session) Describe(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error {
 	for i := range msgs {
 		if msg, ok := c.find(m, msgs[i].ID); ok {
-			msgs[i].Size, msgs[i].InternalDate, msgs[i].Object = int64(len(msg.text)), date, msg.object
+			msgs[i].Size, msgs[i].InternalDate, msgs[i].Object = int64(len(msg.text)), msg.date(), msg.object
 			if c.s.size != nil {
 				msgs[i].Size = c.s.size(msg.text)
 			}

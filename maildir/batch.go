@@ -50,7 +50,7 @@ type entry struct {
 	mailbox *mailboxRow // nil for a file that was found
 	id      mailbox.ID  // "" for a file that was found, or an ID that does not last
 	object  string
-	how     string      // it came: downloaded, or linked
+	how     string // it came: downloaded, or linked
 	note    string
 
 	folder       *folder

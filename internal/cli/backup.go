@@ -94,6 +94,8 @@ func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool
 
 func (nothing) Holding(context.Context, []string) (map[string]int64, error) { return nil, nil }
 
+func (nothing) Former(func(string) bool) []string { return nil }
+
 func (nothing) InArchive(context.Context, mailbox.Mailbox) (int, error) { return 0, nil }
 
 func (p *program) backup(c *cli.Context) error {

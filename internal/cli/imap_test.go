@@ -418,3 +418,52 @@ func TestCopiesAreDownloadedOnce(t *testing.T) {
 		t.Errorf("verify: %s%s", out, errs)
 	}
 }
+
+// A folder may be renamed, moved, or deleted and made again on the server.
+func TestFolderThatIsRenamedOnTheServer(t *testing.T) {
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
+		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
+		url, p := address("imap+insecure", relay.Addr), s.Prefix()
+		fill(t, s, p+"Old", numbered(0, 30))
+		fill(t, s, p+"Old.Below", numbered(100, 10))
+		fill(t, s, p+"Again", numbered(200, 10))
+		run := func(want map[string]any) {
+			t.Helper()
+			relay.Said()
+			status, out, errs := mailstow(t, env, "backup", url, "--to", to, "--json")
+			o := last(t, out)
+			for k, v := range want {
+				if got := fmt.Sprint(o[k]); status != exitOK || got != fmt.Sprint(v) {
+					t.Errorf("status %d, %s = %s, want %v\n%s", status, k, got, v, errs)
+				}
+			}
+			for _, l := range relay.Said() {
+				if strings.Contains(l, "BODY.PEEK[]") && want["new"] == 0 {
+					t.Errorf("a body was fetched: %q", l)
+				}
+			}
+		}
+		run(map[string]any{"new": 50})
+		c := s.Login(t, "alice")
+		for _, line := range []string{
+			"RENAME " + p + "Old " + p + "Fresh", "SELECT " + p + "Again", "CREATE " + p + "Tmp", "COPY 1:10 " + p + "Tmp",
+			"CLOSE", "DELETE " + p + "Again", "RENAME " + p + "Tmp " + p + "Again",
+		} {
+			if _, err := c.Command(line); err != nil {
+				t.Fatal(line, err)
+			}
+		}
+		run(map[string]any{"new": 0, "missing": 0})
+		account := filepath.Join(to, "alice@127.0.0.1", strings.ReplaceAll(p, ".", "/"))
+		same(t, s, account, "Fresh", p+"Fresh", 0)
+		same(t, s, account, "Fresh/Below", p+"Fresh.Below", 0)
+		same(t, s, account, "Again", p+"Again", 0)
+		if _, err := os.Stat(filepath.Join(account, "Old")); !os.IsNotExist(err) {
+			t.Errorf("the folder of the old name is still there: %v", err)
+		}
+		if status, out, errs := mailstow(t, env, "verify", to); status != exitOK {
+			t.Errorf("verify: %s%s", out, errs)
+		}
+	})
+}

@@ -101,6 +101,9 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 	case report.Short:
 		o["code"], o["message"] = "size_differs", fmt.Sprintf("%d messages came twice in the same octets, fewer than announced", e.Messages)
 		j.write("warning", folderFields(o, e.Mailbox))
+	case report.Renamed:
+		o["code"], o["message"], o["was"] = "renamed", "the mailbox has another name; its folder was moved along", e.Was
+		j.write("warning", folderFields(o, e.Mailbox))
 	case report.Rebuilt:
 		o["code"], o["message"] = "uidvalidity_changed", fmt.Sprintf("recognised %d, new %d", e.Recognised, e.Download)
 		j.write("warning", folderFields(o, e.Mailbox))

@@ -93,6 +93,14 @@ func (o *output) event(a *account, e report.Event) {
 		if o.json == nil {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: warning: %s of %s came twice in the same octets, fewer than the server announces; kept as they are", show(a.name), messages(e.Messages), show(e.Mailbox.String())))
 		}
+	case report.Renamed:
+		if o.json == nil && !o.quiet {
+			moved := "its folder was moved along"
+			if o.dryRun {
+				moved = "its folder would be moved along"
+			}
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s is now %s on the server; %s", show(a.name), show(e.Was), show(e.Mailbox.String()), moved))
+		}
 	case report.Rebuilt:
 		if o.json == nil && !o.quiet {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s was rebuilt by the server: recognised %s, new %s", show(a.name), show(e.Mailbox.String()), count(e.Recognised), count(e.Download)))

@@ -61,6 +61,13 @@ type Rebuilt struct {
 	Recognised, Download int
 }
 
+// Renamed says that a mailbox has another name on the server than it had; its
+// folder has been moved along.
+type Renamed struct {
+	Mailbox mailbox.Name
+	Was     string // the folder's path before
+}
+
 // Short says that messages came, twice in the same octets, shorter than the
 // server announces them. They are kept.
 type Short struct {
