@@ -4,7 +4,7 @@ GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: build demo test quick lint vuln fuzz bench crash memory clean
+.PHONY: build demo test quick lint vuln fuzz bench crash scale memory clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/mailstow .
@@ -42,6 +42,9 @@ bench: ## speed beside mbsync; see docs/performance.md
 
 crash: ## kill -9, two hundred times a server
 	$(GO) test -v -run TestKilledTwentyTimes -count 10 -timeout 30m ./internal/cli
+
+scale: ## 200,000 messages, and 2,000 folders, on each server at 0, 20 and 80 ms
+	MAILSTOW_TEST_SCALE=1 $(GO) test -v -run 'TestLargeMailbox|TestManyFolders' -timeout 3h ./internal/cli
 
 memory: ## a message of 1 GiB in flat memory
 	MAILSTOW_TEST_BIG=1 $(GO) test -v -run 'TestHugeMessage' -timeout 20m ./internal/cli

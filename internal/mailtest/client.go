@@ -236,3 +236,45 @@ var (
 )
 
 func quote(s string) string { return `"` + escape.Replace(s) + `"` }
+
+// AppendAll stores n messages, without waiting for one to be stored before the next is sent where the server can do
+// so (LITERAL+, RFC 7888). The mailbox must be there.
+func (c *Client) AppendAll(mailbox string, n int, message func(i int) (msg []byte, date time.Time)) error {
+	caps, err := c.Command("CAPABILITY")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(strings.Join(caps, " "), "LITERAL+") {
+		for i := range n {
+			msg, date := message(i)
+			if err := c.Append(mailbox, msg, date); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	sent := make(chan error, 1)
+	go func() {
+		w := bufio.NewWriterSize(c.conn, 1<<20)
+		for i := range n {
+			msg, date := message(i)
+			fmt.Fprintf(w, "p%d APPEND %s%s {%d+}\r\n%s\r\n", i, quote(mailbox), date.Format(` "_2-Jan-2006 15:04:05 -0700"`), len(msg), msg)
+			if i%500 == 0 {
+				c.conn.SetDeadline(time.Now().Add(commandTimeout))
+			}
+		}
+		sent <- w.Flush()
+	}()
+	for i := 0; i < n; {
+		r, err := c.response()
+		switch {
+		case err != nil:
+			return err
+		case strings.HasPrefix(r.whole, fmt.Sprintf("p%d OK", i)):
+			i++
+		case strings.HasPrefix(r.whole, "p"):
+			return Refused(r.whole)
+		}
+	}
+	return <-sent
+}
