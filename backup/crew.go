@@ -58,7 +58,8 @@ type line struct {
 	src   Source
 	near  *plan // whose mailbox the connection has open
 	fails int   // logins and losses since something arrived
-	seen  int   // arrivals when it failed last
+	seen  int   // arrivals when it logged in, or failed, last
+	idled bool  // it failed before anything more had arrived
 	inUse bool  // the connection was lost after the login
 }
 
@@ -280,6 +281,9 @@ func (l *line) get(ctx context.Context) (Source, error) {
 		switch {
 		case err == nil:
 			l.src = src
+			if l.fails == 0 {
+				l.note()
+			}
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case l.leaves(true):
@@ -308,7 +312,7 @@ func (l *line) mayLogIn(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	alone := l.alive <= 1
-	enough := l.fails >= maxLogins || !alone && l.fails >= maxLogins-1 || time.Since(l.since) > l.patience
+	enough := l.fails >= maxLogins || !alone && l.idled || time.Since(l.since) > l.patience
 	last := l.last
 	l.mu.Unlock()
 	if enough && l.leaves(false) {
@@ -340,12 +344,19 @@ func (l *line) leaves(forGood bool) bool {
 	return true
 }
 
+// note notes what had arrived when the line logged in.
+func (l *line) note() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = l.arrivals
+}
+
 // lost notes that the connection is of no more use.
 func (l *line) lost(err error) {
 	l.close(false)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.seen != l.arrivals {
+	if l.idled = l.seen == l.arrivals; !l.idled {
 		l.fails, l.seen = 0, l.arrivals
 	}
 	l.fails++
