@@ -34,11 +34,12 @@ fuzz: ## what strangers send
 	$(GO) test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./mailbox
 	$(GO) test -run '^$$' -fuzz FuzzPaths -fuzztime $(FUZZTIME) ./maildir
 	$(GO) test -run '^$$' -fuzz FuzzAnyAnswer -fuzztime $(FUZZTIME) ./internal/imapwire
+	$(GO) test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./internal/imapwire
 	$(GO) test -run '^$$' -fuzz FuzzBody -fuzztime $(FUZZTIME) ./internal/pop3wire
 	$(GO) test -run '^$$' -fuzz FuzzShown -fuzztime $(FUZZTIME) ./internal/cli
 
 bench: ## speed beside mbsync; see docs/performance.md
-	$(GO) test -run '^$$' -bench Pull -benchtime 3x -timeout 30m ./internal/cli
+	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./internal/cli
 
 crash: ## kill -9, two hundred times a server
 	$(GO) test -v -run TestKilledTwentyTimes -count 10 -timeout 30m ./internal/cli

@@ -240,9 +240,10 @@ type run struct {
 	sink    report.Sink
 	stop    func(error) // ends the run at once, for a reason
 
-	plans  []*plan
-	writer *writer // nil in a dry run
-	octets atomic.Int64
+	plans     []*plan
+	stateless bool    // the connection was lost when the server was to tell how mailboxes stand
+	writer    *writer // nil in a dry run
+	octets    atomic.Int64
 }
 
 func (r *run) pull(ctx context.Context) error {

@@ -154,9 +154,12 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 			wanted = append(wanted, mb)
 		}
 	}
-	states, err := src.States(ctx, wanted)
-	if err != nil {
-		return nil, err
+	var states map[string]mailbox.State
+	if !r.stateless {
+		if states, err = src.States(ctx, wanted); err != nil {
+			r.stateless = true // a second time the run goes without
+			return nil, err
+		}
 	}
 	for _, p := range r.plans {
 		if p.standing, err = r.archive.Standing(ctx, p.Mailbox); err != nil {

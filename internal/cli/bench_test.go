@@ -25,7 +25,7 @@ func BenchmarkPull200Of5MB(b *testing.B) { pull(b, 200, 5<<20) }
 
 func pull(b *testing.B, messages, size int) {
 	s := mailtest.Dovecot(b, "mail_fsync = never")
-	deposit(b, s, messages, size)
+	deposit(b, s, "", messages, size)
 	binary, root := built(b), b.TempDir()
 	var ours, theirs usage
 	for i := 0; b.Loop(); i++ {
@@ -38,7 +38,7 @@ func pull(b *testing.B, messages, size int) {
 		if got := fileCount(b, filepath.Join(dir, "mailstow", "alice@127.0.0.1", "INBOX", "cur")); got != messages {
 			b.Fatalf("mailstow stored %d messages, want %d", got, messages)
 		}
-		if cmd := mbsync(b, s, filepath.Join(dir, "mbsync")); cmd != nil {
+		if cmd := mbsync(b, s, s.IMAP, filepath.Join(dir, "mbsync")); cmd != nil {
 			theirs.add(measure(b, cmd))
 			if got := fileCount(b, filepath.Join(dir, "mbsync", "INBOX", "new")) + fileCount(b, filepath.Join(dir, "mbsync", "INBOX", "cur")); got != messages {
 				b.Fatalf("mbsync stored %d messages, want %d", got, messages)
@@ -53,6 +53,60 @@ func pull(b *testing.B, messages, size int) {
 		b.ReportMetric(theirs.seconds/ours.seconds, "x-mbsync")
 	}
 }
+
+// Nothing has changed in 200,000 messages in 20 folders: near, and 80 ms away.
+func BenchmarkNothingNewIn200000(b *testing.B) {
+	const folders, each = 20, 10_000
+	s := mailtest.Dovecot(b, "mail_fsync = never")
+	c := s.Login(b, "alice")
+	for i := range folders {
+		name := fmt.Sprintf("Folder%d", i)
+		if _, err := c.Command("CREATE " + name); err != nil {
+			b.Fatal(err)
+		}
+		deposit(b, s, name, each, 500)
+	}
+	binary, dir := built(b), b.TempDir()
+	env := map[string]string{"HOME": dir, "MAILSTOW_PASSWORD": s.Password("alice")}
+	for _, rtt := range []time.Duration{0, 80 * time.Millisecond} {
+		b.Run(fmt.Sprintf("rtt=%v", rtt), func(b *testing.B) {
+			relay := mailtest.NewRelay(b, s.IMAP, mailtest.Line{Delay: rtt / 2})
+			ours := func() *exec.Cmd {
+				return command(binary, env, "backup", address("imap+insecure", relay.Addr), "--to", filepath.Join(dir, "mailstow", rtt.String()))
+			}
+			theirs := mbsync(b, s, relay.Addr, filepath.Join(dir, "mbsync", rtt.String()))
+			for range 2 { // the first run fetches, the second one sees how the mailboxes stand then
+				measure(b, ours())
+			}
+			if theirs != nil {
+				measure(b, again(theirs))
+			}
+			time.Sleep(3 * time.Second) // a directory that has just changed is looked at again
+			var us, them usage
+			var said, theySaid int
+			for b.Loop() {
+				relay.Said()
+				us.add(measure(b, ours()))
+				said += len(relay.Said())
+				if theirs != nil {
+					them.add(measure(b, again(theirs)))
+					theySaid += len(relay.Said())
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(us.seconds/float64(us.runs), "s/run")
+			b.ReportMetric(us.peak/(1<<20), "peak-MiB")
+			b.ReportMetric(float64(said)/float64(us.runs), "commands/run")
+			if them.runs > 0 {
+				b.ReportMetric(them.seconds/float64(them.runs), "mbsync-s/run")
+				b.ReportMetric(float64(theySaid)/float64(them.runs), "mbsync-commands/run")
+			}
+		})
+	}
+}
+
+// again returns the same command, to be run once more.
+func again(cmd *exec.Cmd) *exec.Cmd { return exec.Command(cmd.Path, cmd.Args[1:]...) }
 
 // usage is what runs of a program cost.
 type usage struct {
@@ -114,14 +168,19 @@ func fileCount(b testing.TB, dir string) int {
 	return len(entries)
 }
 
-// deposit puts messages into alice's INBOX as Dovecot would have stored them.
-func deposit(b testing.TB, s *mailtest.Server, messages, size int) {
+// deposit puts messages into one of alice's mailboxes, "" for INBOX, as
+// Dovecot would have stored them.
+func deposit(b testing.TB, s *mailtest.Server, mailbox string, messages, size int) {
 	b.Helper()
 	c := s.Login(b, "alice") // the server makes the Maildir
-	if _, err := c.Command("SELECT INBOX"); err != nil {
+	dir, name := "", "INBOX"
+	if mailbox != "" {
+		dir, name = "."+mailbox, mailbox
+	}
+	if _, err := c.Command("SELECT " + name); err != nil {
 		b.Fatal(err)
 	}
-	cur := filepath.Join(s.Dir, "home", "alice", "Maildir", "cur")
+	cur := filepath.Join(s.Dir, "home", "alice", "Maildir", dir, "cur")
 	owner, err := os.Stat(cur)
 	if err != nil {
 		b.Fatal(err)
@@ -140,14 +199,14 @@ func deposit(b testing.TB, s *mailtest.Server, messages, size int) {
 			b.Fatal(err)
 		}
 	}
-	if _, err := c.Command("STATUS INBOX (MESSAGES)"); err != nil {
+	if _, err := c.Command("STATUS " + name + " (MESSAGES)"); err != nil {
 		b.Fatal(err)
 	}
 }
 
 // mbsync returns a run of mbsync into a new directory, nil where it is not
 // installed.
-func mbsync(b testing.TB, s *mailtest.Server, dir string) *exec.Cmd {
+func mbsync(b testing.TB, s *mailtest.Server, addr, dir string) *exec.Cmd {
 	b.Helper()
 	path, err := exec.LookPath("mbsync")
 	if err != nil {
@@ -156,7 +215,7 @@ func mbsync(b testing.TB, s *mailtest.Server, dir string) *exec.Cmd {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		b.Fatal(err)
 	}
-	host, port, _ := strings.Cut(s.IMAP, ":")
+	host, port, _ := strings.Cut(addr, ":")
 	rc := filepath.Join(dir, "rc")
 	if err := os.WriteFile(rc, fmt.Appendf(nil, `IMAPAccount a
 Host %s
@@ -177,7 +236,7 @@ SubFolders Verbatim
 Channel c
 Far :far:
 Near :near:
-Patterns INBOX
+Patterns *
 Create Near
 Sync Pull
 CopyArrivalDate yes
@@ -195,7 +254,7 @@ func TestHugeMessageTakesLittleMemory(t *testing.T) {
 		t.Skip("MAILSTOW_TEST_BIG is not set")
 	}
 	s := mailtest.Dovecot(t)
-	deposit(t, s, 1, 1<<30)
+	deposit(t, s, "", 1, 1<<30)
 	binary := built(t)
 	for _, u := range []string{address("imap+insecure", s.IMAP), address("pop3+insecure", s.POP3), address("imaps", s.IMAPS)} {
 		to := t.TempDir()

@@ -137,6 +137,9 @@ func (c *Conn) fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 	if _, selErr := sel.wait(ctx); selErr != nil {
 		return selErr
 	}
+	if err == nil && c.wire.Err() != nil { // then not everything was asked for
+		err = c.explain(ctx, c.wire.Err())
+	}
 	return err
 }
 

@@ -27,7 +27,6 @@ import (
 type Conn struct {
 	wire   *imapwire.Conn
 	client *imapclient.Client
-	shown  map[string]string // mailbox: the server's spelling -> what go-imap calls it
 
 	told      map[string]mailbox.State // by LIST, by the server's spelling
 	selected  *selection               // nil if no mailbox is
@@ -42,7 +41,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, login imapwire.Login) (*Conn,
 	}
 	c := &Conn{
 		wire: wire, client: imapclient.New(wire, nil),
-		shown: map[string]string{}, told: map[string]mailbox.State{}, flagLists: map[string][]string{},
+		told: map[string]mailbox.State{}, flagLists: map[string][]string{},
 	}
 	if err := c.client.WaitGreeting(); err != nil {
 		c.wire.Close()
@@ -89,7 +88,7 @@ func (c *Conn) examine(m mailbox.Mailbox) (*selection, error) {
 		return nil, retry.Refused(errors.New("its name has a line end or a NUL in it, which cannot be sent"))
 	}
 	options := &imap.SelectOptions{ReadOnly: true, CondStore: c.wire.HasCap("CONDSTORE")}
-	c.selected = &selection{wire: m.Wire, cmd: c.client.Select(c.shownName(m), options), conn: c}
+	c.selected = &selection{wire: m.Wire, cmd: c.client.Select(c.wire.Shown(m.Wire), options), conn: c}
 	return c.selected, nil
 }
 
@@ -110,14 +109,6 @@ func (s *selection) wait(ctx context.Context) (*imap.SelectData, error) {
 
 // sendable reports whether a mailbox can be named in a command.
 func sendable(m mailbox.Mailbox) bool { return !strings.ContainsAny(m.Wire, "\r\n\x00") }
-
-// shownName is what go-imap calls a mailbox.
-func (c *Conn) shownName(m mailbox.Mailbox) string {
-	if shown, ok := c.shown[m.Wire]; ok {
-		return shown
-	}
-	return m.Wire
-}
 
 // messageLimit is how many messages a command may name, 0 for any number
 // (RFC 9738).

@@ -94,7 +94,7 @@ func (c *Conn) States(ctx context.Context, boxes []mailbox.Mailbox) (map[string]
 		var all []asked
 		for _, m := range some {
 			if sendable(m) {
-				all = append(all, asked{m.Wire, c.client.Status(c.shownName(m), c.stateItems())})
+				all = append(all, asked{m.Wire, c.client.Status(c.wire.Shown(m.Wire), c.stateItems())})
 			}
 		}
 		for _, a := range all {
@@ -111,19 +111,16 @@ func (c *Conn) States(ctx context.Context, boxes []mailbox.Mailbox) (map[string]
 }
 
 func (c *Conn) mailbox(l *imap.ListData) mailbox.Mailbox {
-	raw, repaired := c.wire.RawName(l.Mailbox)
+	raw, decoded := c.wire.Raw(l.Mailbox)
 	name := l.Mailbox
-	if repaired {
+	if !decoded {
 		name = raw
-	} else {
-		raw = l.Mailbox // go-imap's decoding and encoding are each other's inverse here
 	}
 	m := mailbox.Mailbox{Wire: raw, Role: role(l)}
 	if l.Delim != 0 {
 		m.Delimiter = string(l.Delim)
 	}
 	m.Name = splitName(name, m.Delimiter)
-	c.shown[raw] = l.Mailbox
 	return m
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"mailstow/internal/imapconn"
 	"mailstow/internal/mailtest"
@@ -198,5 +199,27 @@ func TestStatesByStatus(t *testing.T) {
 	states, err := s.dial(t).States(t.Context(), []mailbox.Mailbox{box("bad"), inbox, box("odd"), box("line\r\nend")})
 	if err != nil || len(states) != 1 || states["INBOX"] != (mailbox.State{UIDValidity: 7, UIDNext: 9, HighestModSeq: 12, Exists: 4}) {
 		t.Errorf("%+v, %v", states, err)
+	}
+}
+
+// A connection that is lost after an answer must not look like one on which
+// everything was asked for.
+func TestFetchOnALostConnectionIsAnError(t *testing.T) {
+	s := &script{answers: func(command string) string {
+		switch {
+		case strings.HasPrefix(command, "EXAMINE"):
+			return selected
+		case strings.Contains(command, "BODY"):
+			return "TAG NO [THROTTLED] slow down\r\n* BYE throttled\r\n" + mailtest.HangUp
+		}
+		return ""
+	}}
+	c := s.dial(t)
+	for range 3 {
+		err := c.Fetch(t.Context(), inbox, []mailbox.Message{{ID: "7:5"}}, nil)
+		if err == nil {
+			t.Fatal("no error")
+		}
+		time.Sleep(50 * time.Millisecond) // until the end of the connection has been read
 	}
 }

@@ -54,6 +54,9 @@ func (c *Conn) login(e netconn.Endpoint, l Login) error {
 		}
 		answer, err = c.authenticate(client)
 	}
+	if errors.Is(err, errSASL) {
+		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: err.Error()})
+	}
 	if _, busy := retry.IsBusy(err); retry.IsRefused(err) && !busy && !strings.Contains(err.Error(), "[SERVERBUG") {
 		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: err.Error()})
 	}
@@ -124,13 +127,20 @@ func (c *Conn) authenticate(client sasl.Client) (untagged []string, err error) {
 			return "", fmt.Errorf("the server's challenge cannot be read: %w", err)
 		}
 		next, err := client.Next(b)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errSASL, err)
+		}
 		return base64.StdEncoding.EncodeToString(next), err
 	})
 	if s, ok := client.(*scramClient); ok && err == nil && !s.talk.Valid() {
-		return nil, errors.New("the server did not prove that it knows the password (SCRAM)")
+		return nil, fmt.Errorf("%w: the server did not prove that it knows the password", errSASL)
 	}
 	return untagged, err
 }
+
+// errSASL is the error of a server that answers a login in a way that does
+// not let us in.
+var errSASL = errors.New("the login cannot be completed")
 
 // xoauth2 logs in with an access token in the way of Google and Microsoft.
 type xoauth2 struct {

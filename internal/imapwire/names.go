@@ -55,61 +55,97 @@ func (n *names) restore(command []byte) []byte {
 	return command
 }
 
-// RawName returns the server's spelling of a mailbox that go-imap named.
-// repaired says that it is not what the library believes it to be: neither
-// modified UTF-7 nor anything else that was decoded.
-func (c *Conn) RawName(shown string) (raw string, repaired bool) {
+// Raw returns the server's spelling of a mailbox that go-imap names. decoded
+// says that go-imap's name is the readable form of it, and no stand-in.
+func (c *Conn) Raw(shown string) (raw string, decoded bool) {
 	c.names.mu.Lock()
 	defer c.names.mu.Unlock()
-	raw, repaired = c.names.raw[shown]
-	return raw, repaired
+	if raw, ok := c.names.raw[shown]; ok {
+		return raw, false
+	}
+	return encodeUTF7(shown), true
+}
+
+// Shown returns what go-imap is to call the mailbox with the server's
+// spelling, on this connection.
+func (c *Conn) Shown(raw string) string {
+	shown := c.names.show(raw)
+	if shown == raw {
+		shown, _ = decodeUTF7(raw)
+	}
+	return shown
 }
 
 // survives reports whether go-imap reads a raw name and sends the same octets
-// when it names the mailbox again: printable ASCII, in canonical modified
-// UTF-7 (RFC 3501 section 5.1.3).
+// when it names the mailbox again: canonical modified UTF-7.
 func survives(raw string) bool {
-	if raw == "" {
-		return false
-	}
-	for i := 0; i < len(raw); i++ {
-		if raw[i] < ' ' || raw[i] > '~' {
-			return false
-		}
-	}
-	for rest := raw; ; {
-		i := strings.IndexByte(rest, '&')
-		if i < 0 {
-			return true
-		}
-		shift, after, ok := strings.Cut(rest[i+1:], "-")
-		if !ok || shift != "" && (!canonicalShift(shift) || strings.HasPrefix(after, "&") && !strings.HasPrefix(after, "&-")) {
-			return false
-		}
-		rest = after
-	}
+	name, ok := decodeUTF7(raw)
+	return ok && raw != "" && encodeUTF7(name) == raw
 }
 
 var mUTF7 = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").WithPadding(base64.NoPadding).Strict()
 
-// canonicalShift reports whether s is what an encoder makes of some text that
-// is not ASCII.
-func canonicalShift(s string) bool {
-	b, err := mUTF7.DecodeString(s)
-	if err != nil || len(b)%2 != 0 {
-		return false
-	}
-	for i := 0; i < len(b); i += 2 {
-		u := rune(binary.BigEndian.Uint16(b[i:]))
+// decodeUTF7 reads modified UTF-7 (RFC 3501 section 5.1.3).
+func decodeUTF7(raw string) (name string, ok bool) {
+	var b strings.Builder
+	for raw != "" {
+		c := raw[0]
 		switch {
-		case utf16.IsSurrogate(u):
-			if i+4 > len(b) || utf16.DecodeRune(u, rune(binary.BigEndian.Uint16(b[i+2:]))) == '\uFFFD' {
-				return false
-			}
-			i += 2
-		case u >= ' ' && u <= '~':
-			return false
+		case c < ' ' || c > '~':
+			return "", false
+		case c != '&':
+			b.WriteByte(c)
+			raw = raw[1:]
+			continue
+		}
+		shift, rest, closed := strings.Cut(raw[1:], "-")
+		if !closed {
+			return "", false
+		}
+		raw = rest
+		if shift == "" {
+			b.WriteByte('&')
+			continue
+		}
+		octets, err := mUTF7.DecodeString(shift)
+		if err != nil || len(octets)%2 != 0 {
+			return "", false
+		}
+		units := make([]uint16, len(octets)/2)
+		for i := range units {
+			units[i] = binary.BigEndian.Uint16(octets[2*i:])
+		}
+		b.WriteString(string(utf16.Decode(units)))
+	}
+	return b.String(), true
+}
+
+// encodeUTF7 writes a name in modified UTF-7.
+func encodeUTF7(name string) string {
+	var b strings.Builder
+	var shifted []rune
+	flush := func() {
+		if len(shifted) == 0 {
+			return
+		}
+		var octets []byte
+		for _, u := range utf16.Encode(shifted) {
+			octets = binary.BigEndian.AppendUint16(octets, u)
+		}
+		b.WriteString("&" + mUTF7.EncodeToString(octets) + "-")
+		shifted = nil
+	}
+	for _, r := range name {
+		if r < ' ' || r > '~' {
+			shifted = append(shifted, r)
+			continue
+		}
+		flush()
+		b.WriteRune(r)
+		if r == '&' {
+			b.WriteByte('-')
 		}
 	}
-	return true
+	flush()
+	return b.String()
 }
