@@ -259,13 +259,13 @@ func (c *Client) AppendAll(mailbox string, n int, message func(i int) (msg []byt
 		for i := range n {
 			msg, date := message(i)
 			fmt.Fprintf(w, "p%d APPEND %s%s {%d+}\r\n%s\r\n", i, quote(mailbox), date.Format(` "_2-Jan-2006 15:04:05 -0700"`), len(msg), msg)
-			if i%500 == 0 {
-				c.conn.SetDeadline(time.Now().Add(commandTimeout))
-			}
 		}
 		sent <- w.Flush()
 	}()
 	for i := 0; i < n; {
+		if i%100 == 0 {
+			c.conn.SetDeadline(time.Now().Add(commandTimeout))
+		}
 		r, err := c.response()
 		switch {
 		case err != nil:
