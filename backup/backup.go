@@ -69,9 +69,12 @@ type Archive interface {
 	// Standing returns how a mailbox stood when all of it was in the archive.
 	Standing(ctx context.Context, m mailbox.Mailbox) (mailbox.Standing, error)
 
-	// Known returns what is remembered of the server's messages: of those
-	// that are named, or of all if only is nil.
-	Known(ctx context.Context, m mailbox.Mailbox, only []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error)
+	// Known returns what is remembered of messages on the server.
+	Known(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error)
+
+	// EachKnown calls fn with what is remembered of each of the server's
+	// messages. fn must not use the archive.
+	EachKnown(ctx context.Context, m mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error
 
 	// Unclaimed returns the messages of the mailbox's folder that stand for
 	// none of the messages for which live is true.

@@ -591,6 +591,9 @@ func (readOnly) Standing(context.Context, mailbox.Mailbox) (mailbox.Standing, er
 func (readOnly) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
 	return nil, nil
 }
+func (readOnly) EachKnown(context.Context, mailbox.Mailbox, func(mailbox.ID, mailbox.Kept)) error {
+	return nil
+}
 func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
 	return nil, nil
 }

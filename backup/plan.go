@@ -279,11 +279,7 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 		seen[m.ID] = true
 	}
 	if live+len(p.want) != ch.Exists && ch.Vanished != nil {
-		all, err := r.archive.Known(ctx, p.Mailbox, nil)
-		if err != nil {
-			return false, retry.Permanent(&ArchiveError{err})
-		}
-		for id, kept := range all {
+		err := r.archive.EachKnown(ctx, p.Mailbox, func(id mailbox.ID, kept mailbox.Kept) {
 			if !kept.Gone && !seen[id] && ch.Vanished(id) {
 				p.gone = append(p.gone, id)
 				live--
@@ -291,6 +287,9 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 					removed--
 				}
 			}
+		})
+		if err != nil {
+			return false, retry.Permanent(&ArchiveError{err})
 		}
 	}
 	if live+len(p.want) != ch.Exists {
@@ -305,11 +304,7 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 
 // surveyAll lists the whole mailbox.
 func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
-	known, err := r.archive.Known(ctx, p.Mailbox, nil)
-	if err != nil {
-		return retry.Permanent(&ArchiveError{err})
-	}
-	details := len(known) == 0
+	details := p.standing.Live == 0
 	l, err := src.List(ctx, p.Mailbox, details)
 	if err == nil && l.Exists != len(l.Messages) { // mail may be coming and going
 		l, err = src.List(ctx, p.Mailbox, details)
@@ -317,30 +312,42 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 	if err != nil {
 		return err
 	}
-	if p.imap && l.UIDValidity == 0 {
-		known = nil // without UIDVALIDITY a UID of yesterday names nothing
-	}
 	p.state = l.State
 	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = l.UIDValidity, l.Exists, len(l.Messages)
-	listed := map[mailbox.ID]bool{}
-	if len(known) == 0 {
-		p.want, l.Messages = l.Messages, nil
-	}
-	for _, m := range l.Messages {
-		kept, ok := known[m.ID]
-		if !ok || m.Transient || r.Refetch && kept.Removed {
-			p.want = append(p.want, m)
-			continue
+	place := make(map[mailbox.ID]int, len(l.Messages)) // in the listing, of what may be known
+	for i, m := range l.Messages {
+		if !m.Transient {
+			place[m.ID] = i
 		}
-		listed[m.ID] = true
-		r.keep(p, m, kept)
 	}
-	for id, kept := range known {
-		if !listed[id] && !kept.Gone {
+	settled, live := make([]bool, len(l.Messages)), 0
+	err = r.archive.EachKnown(ctx, p.Mailbox, func(id mailbox.ID, kept mailbox.Kept) {
+		i, listed := place[id]
+		// Without UIDVALIDITY a UID of yesterday names nothing.
+		if listed && (!p.imap || l.UIDValidity != 0) && !(r.Refetch && kept.Removed) {
+			settled[i] = true
+			live++
+			r.keep(p, l.Messages[i], kept)
+		} else if !listed && !kept.Gone {
 			p.gone = append(p.gone, id)
 		}
+	})
+	if err != nil {
+		return retry.Permanent(&ArchiveError{err})
 	}
-	return r.settleWants(ctx, src, p, func(id mailbox.ID) bool { return listed[id] })
+	if live == 0 {
+		p.want = l.Messages
+	} else {
+		for i, m := range l.Messages {
+			if !settled[i] {
+				p.want = append(p.want, m)
+			}
+		}
+	}
+	return r.settleWants(ctx, src, p, func(id mailbox.ID) bool {
+		i, listed := place[id]
+		return listed && settled[i]
+	})
 }
 
 // keep plans a message that the archive knows.

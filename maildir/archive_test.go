@@ -2,7 +2,6 @@ package maildir
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -60,6 +59,13 @@ func add(t *testing.T, b *Batch, mb mailbox.Mailbox, m mailbox.Message, content 
 		b.Add(s, "")
 	}
 	return err
+}
+
+// known returns what the archive remembers of a mailbox.
+func known(t *testing.T, in *Intake, mb mailbox.Mailbox) (map[mailbox.ID]mailbox.Kept, error) {
+	t.Helper()
+	all := map[mailbox.ID]mailbox.Kept{}
+	return all, in.EachKnown(t.Context(), mb, func(id mailbox.ID, k mailbox.Kept) { all[id] = k })
 }
 
 // store commits messages into a mailbox, with UIDs from first.
@@ -132,7 +138,7 @@ func TestCommittedMessageIsAPlainFile(t *testing.T) {
 	if got := files(t, dir, "Work/2024/dovecot-keywords"); !slices.Equal(got, []string{"0 work\n"}) {
 		t.Errorf("dovecot-keywords = %q", got)
 	}
-	known, err := in.Known(t.Context(), work, nil)
+	known, err := known(t, in, work)
 	if err != nil || !slices.Equal(known["1:7"].Flags, m.Flags) {
 		t.Errorf("known = %+v, %v", known, err)
 	}
@@ -167,7 +173,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 	if got := files(t, dir, "INBOX/*/*"); !slices.Equal(got, []string{text(2)}) {
 		t.Errorf("files = %q, want the second message alone", got)
 	}
-	if known, _ := in.Known(t.Context(), inbox, nil); len(known) != 1 {
+	if known, _ := known(t, in, inbox); len(known) != 1 {
 		t.Errorf("known = %v", known)
 	}
 }
@@ -516,7 +522,7 @@ func TestMessagesAreFoundByTheirKey(t *testing.T) {
 		t.Errorf("verify = %+v", v)
 	}
 	b := in.Begin()
-	known, _ := in.Known(t.Context(), inbox, nil)
+	known, _ := known(t, in, inbox)
 	if err := b.SetFlags(t.Context(), inbox, msg(1, `\Seen`, "later"), known["1:1"].Message); err != nil {
 		t.Fatal(err)
 	}
@@ -561,7 +567,7 @@ func TestLocalFlagStaysUntilTheServerChangesIt(t *testing.T) {
 		if err := b.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		known, _ := in.Known(t.Context(), inbox, nil)
+		known, _ := known(t, in, inbox)
 		set := func(letters string) {
 			if err := b.SetFlags(t.Context(), inbox, msg(1, flags(letters)...), known["1:1"].Message); err != nil {
 				t.Fatal(err)
@@ -596,7 +602,7 @@ func TestRemovedFileIsNoticedAndNotForgotten(t *testing.T) {
 	if f := again.Found(); f.Removed != 1 {
 		t.Errorf("found = %+v, want 1 removed", f)
 	}
-	known, err := from(t, again).Known(t.Context(), inbox, nil)
+	known, err := known(t, from(t, again), inbox)
 	removed := 0
 	for _, k := range known {
 		if k.Removed {
@@ -783,7 +789,7 @@ func TestEveryCommitSurvivesTheCrashThatFollows(t *testing.T) {
 	}
 	a.Abandon()
 	again := open(t, dir)
-	if known, _ := from(t, again).Known(context.Background(), inbox, nil); len(known) != 5 {
+	if known, _ := known(t, from(t, again), inbox); len(known) != 5 {
 		t.Errorf("%d messages known, want 5", len(known))
 	}
 	if err := fs.WalkDir(os.DirFS(dir), ".", func(p string, d fs.DirEntry, err error) error {

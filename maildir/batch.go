@@ -282,7 +282,9 @@ type flagChange struct {
 	id      mailbox.ID
 	message int64
 	server  []string // its flags there now
-	merged  []string // with what was changed in the archive
+
+	key          string
+	told, merged []string // the server's flags before; the flags from now on
 }
 
 // SetFlags brings an archived message in step with the flags that the server
@@ -294,23 +296,26 @@ func (b *Batch) SetFlags(ctx context.Context, mb mailbox.Mailbox, m mailbox.Mess
 	return err
 }
 
-// apply merges the flags and gives the file their letters. One that is gone,
-// or that lies in new, where names have no letters, keeps its name; names are
-// the folder's files by their keys.
-func (c *flagChange) apply(ctx context.Context, a *Archive, names map[string]string) (renamed bool, err error) {
-	var key, kept, told string
-	err = a.db.QueryRowContext(ctx, `SELECT m.key, m.flags, ifnull((SELECT p.flags FROM mapping p
+// load reads what the index knows of the message.
+func (c *flagChange) load(ctx context.Context, a *Archive) error {
+	var kept, told string
+	err := a.db.QueryRowContext(ctx, `SELECT m.key, m.flags, ifnull((SELECT p.flags FROM mapping p
 		WHERE p.message = m.id AND p.mailbox = ?1 ORDER BY p.id = ?2 DESC LIMIT 1), '')
-		FROM message m WHERE m.id = ?3`, c.mailbox.id, string(c.id), c.message).Scan(&key, &kept, &told)
-	if err != nil {
-		return false, err
-	}
-	f, local := c.mailbox.folder, strings.Fields(kept)
-	old, inCur := strings.CutPrefix(names[key], "cur/")
+		FROM message m WHERE m.id = ?3`, c.mailbox.id, string(c.id), c.message).Scan(&c.key, &kept, &told)
+	c.merged, c.told = strings.Fields(kept), strings.Fields(told)
+	return err
+}
+
+// apply merges the flags and gives the file their letters; name is where it
+// is. One that is gone, "", or that lies in new, where names have no letters,
+// keeps its name.
+func (c *flagChange) apply(a *Archive, name string) (renamed bool, err error) {
+	f, local := c.mailbox.folder, c.merged
+	old, inCur := strings.CutPrefix(name, "cur/")
 	if inCur {
 		local = a.flagsOnDisk(f, lettersOf(old), local)
 	}
-	c.merged = merge(strings.Fields(told), c.server, local)
+	c.merged = merge(c.told, c.server, local)
 	if !inCur {
 		return false, nil
 	}
@@ -324,7 +329,7 @@ func (c *flagChange) apply(ctx context.Context, a *Archive, names map[string]str
 		}
 	}
 	slices.Sort(letters)
-	to := key + ":2," + string(slices.Compact(letters))
+	to := c.key + ":2," + string(slices.Compact(letters))
 	if to == old || len(letters) == 0 && !strings.Contains(old, ":2,") {
 		return false, nil
 	}
@@ -336,17 +341,38 @@ func (c *flagChange) apply(ctx context.Context, a *Archive, names map[string]str
 // renameAll gives files the letters of their new flags, and notes the
 // directories that have changed.
 func (b *Batch) renameAll(ctx context.Context) error {
-	a, names := b.in.a, map[*folder]map[string]string{}
+	a := b.in.a
+	byFolder := map[*folder][]*flagChange{}
 	for _, c := range b.flagged {
-		f := c.mailbox.folder
+		if err := c.load(ctx, a); err != nil {
+			return err
+		}
+		byFolder[c.mailbox.folder] = append(byFolder[c.mailbox.folder], c)
+	}
+	for f, changes := range byFolder {
+		if err := b.renameIn(f, changes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Batch) renameIn(f *folder, changes []*flagChange) error {
+	a := b.in.a
+	wanted := map[string]bool{}
+	for _, c := range changes {
+		wanted[c.key] = true
+	}
+	var names map[string]string
+	for _, c := range changes {
 		for try := range 2 { // a mail program may rename the file in the same moment
-			if names[f] == nil || try > 0 {
+			if names == nil || try > 0 {
 				var err error
-				if names[f], err = a.onDisk(f); err != nil {
+				if names, err = a.onDisk(f, func(key string) bool { return wanted[key] }); err != nil {
 					return err
 				}
 			}
-			renamed, err := c.apply(ctx, a, names[f])
+			renamed, err := c.apply(a, names[c.key])
 			if renamed {
 				b.changed[filepath.Join(a.abs(f), "cur")] = true
 			}

@@ -5,13 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -102,8 +101,9 @@ func (a *Archive) mkdir(dir string) (made bool, err error) {
 }
 
 // onDisk maps the keys of a folder's messages to where they are, such as
-// "cur/KEY:2,S". What is no regular file is no message.
-func (a *Archive) onDisk(f *folder) (map[string]string, error) {
+// "cur/KEY:2,S": of those that are wanted, or of all if wanted is nil. What is
+// no regular file is no message.
+func (a *Archive) onDisk(f *folder, wanted func(key string) bool) (map[string]string, error) {
 	found := map[string]string{}
 	for _, sub := range []string{"new", "cur"} { // files move from new to cur, not back
 		d, err := a.root.Open(path.Join(f.path, sub))
@@ -113,18 +113,37 @@ func (a *Archive) onDisk(f *folder) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		entries, err := d.ReadDir(-1)
+		err = eachEntry(d, func(e fs.DirEntry) {
+			if e.Name()[0] == '.' || !e.Type().IsRegular() {
+				return
+			}
+			name := sub + "/" + e.Name()
+			if key := keyOf(name[len(sub)+1:]); wanted == nil || wanted(key) {
+				found[key] = name
+			}
+		})
 		d.Close()
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range entries {
-			if name := e.Name(); name[0] != '.' && e.Type().IsRegular() {
-				found[keyOf(name)] = sub + "/" + name
-			}
-		}
 	}
 	return found, nil
+}
+
+// eachEntry calls f for each entry of a directory, however large it is.
+func eachEntry(d *os.File, f func(fs.DirEntry)) error {
+	for {
+		entries, err := d.ReadDir(1000)
+		for _, e := range entries {
+			f(e)
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // keyOf returns what identifies a message in its folder whatever its flags.
@@ -274,44 +293,43 @@ func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
 
 // drift finds out how a folder's files differ from the index.
 func (a *Archive) drift(ctx context.Context, f *folder) (*drift, error) {
-	type row struct {
-		id      int64
-		removed bool
+	found, err := a.onDisk(f, nil)
+	if err != nil {
+		return nil, err
 	}
-	known := map[string]row{}
-	err := rows(ctx, a.db, func(r *sql.Rows) error {
+	d := &drift{}
+	missing := map[string]int64{}
+	err = rows(ctx, a.db, func(r *sql.Rows) error {
+		var id int64
 		var key string
-		var m row
-		err := r.Scan(&m.id, &key, &m.removed)
-		known[key] = m
-		return err
+		var removed bool
+		if err := r.Scan(&id, &key, &removed); err != nil {
+			return err
+		}
+		switch here := found[key] != ""; {
+		case here && removed:
+			d.back = append(d.back, id)
+		case !here && !removed:
+			missing[key] = id
+		}
+		delete(found, key)
+		return nil
 	}, "SELECT id, key, removed_at IS NOT NULL FROM message WHERE folder = ?", f.id)
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.onDisk(f)
-	if err != nil {
-		return nil, err
-	}
-	again := found // read twice before anything is called gone: a file that is being renamed may be missed
-	if slices.ContainsFunc(slices.Collect(maps.Keys(known)), func(key string) bool { return found[key] == "" && !known[key].removed }) {
-		if again, err = a.onDisk(f); err != nil {
+	if len(missing) > 0 { // read twice before anything is called gone: a file that is being renamed may be missed
+		again, err := a.onDisk(f, func(key string) bool { return missing[key] != 0 })
+		if err != nil {
 			return nil, err
 		}
-	}
-	d := &drift{}
-	for key, m := range known {
-		switch here := found[key] != "" || again[key] != ""; {
-		case !here && !m.removed:
-			d.gone = append(d.gone, m.id)
-		case here && m.removed:
-			d.back = append(d.back, m.id)
+		for key, id := range missing {
+			if again[key] == "" {
+				d.gone = append(d.gone, id)
+			}
 		}
 	}
-	for key, name := range found {
-		if _, ok := known[key]; ok {
-			continue
-		}
+	for key, name := range found { // what is left is not in the index
 		e, err := a.read(f, key, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // moved meanwhile; the directory's time has changed too

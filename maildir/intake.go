@@ -152,14 +152,36 @@ func (in *Intake) Standing(ctx context.Context, mb mailbox.Mailbox) (mailbox.Sta
 	return s, err
 }
 
-// Known returns what the archive remembers of the messages that the server
-// has, or had, in a mailbox: of those that are named, or of all if only is
-// nil.
-func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox, only []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
-	row := in.place(mb)
-	known := map[mailbox.ID]mailbox.Kept{}
+const knownQuery = `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL
+	FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`
+
+// EachKnown calls fn with what the archive remembers of each message that the
+// server has, or had, in a mailbox. fn must not use the archive.
+func (in *Intake) EachKnown(ctx context.Context, mb mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error {
+	return rows(ctx, in.a.db, eachKnown(fn), knownQuery, in.place(mb).id)
+}
+
+// Known returns what the archive remembers of messages that the server has,
+// or had, in a mailbox.
+func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
+	row, known := in.place(mb), map[mailbox.ID]mailbox.Kept{}
+	scan := eachKnown(func(id mailbox.ID, k mailbox.Kept) { known[id] = k })
+	for few := range slices.Chunk(ids, maxVariables) {
+		args := []any{row.id}
+		for _, id := range few {
+			args = append(args, string(id))
+		}
+		if err := rows(ctx, in.a.db, scan, knownQuery+" AND p.id IN (?"+strings.Repeat(",?", len(few)-1)+")", args...); err != nil {
+			return nil, err
+		}
+	}
+	return known, nil
+}
+
+// eachKnown reads a row of [knownQuery]. Equal lists of flags are one.
+func eachKnown(fn func(mailbox.ID, mailbox.Kept)) func(*sql.Rows) error {
 	interned := map[string][]string{}
-	scan := func(r *sql.Rows) error {
+	return func(r *sql.Rows) error {
 		var id, flags string
 		var k mailbox.Kept
 		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone); err != nil {
@@ -169,24 +191,9 @@ func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox, only []mailbox.
 			interned[flags] = strings.Fields(flags)
 		}
 		k.Flags = interned[flags]
-		known[mailbox.ID(id)] = k
+		fn(mailbox.ID(id), k)
 		return nil
 	}
-	query := `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL
-		FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`
-	if only == nil {
-		return known, rows(ctx, in.a.db, scan, query, row.id)
-	}
-	for few := range slices.Chunk(only, maxVariables) {
-		args := []any{row.id}
-		for _, id := range few {
-			args = append(args, string(id))
-		}
-		if err := rows(ctx, in.a.db, scan, query+" AND p.id IN (?"+strings.Repeat(",?", len(few)-1)+")", args...); err != nil {
-			return nil, err
-		}
-	}
-	return known, nil
 }
 
 // maxVariables bounds the values of one query.

@@ -56,7 +56,7 @@ func (a *Archive) Messages(ctx context.Context, folderPath string, f func(Messag
 	if fo == nil {
 		return errors.New("there is no such folder")
 	}
-	names, err := a.onDisk(fo)
+	names, err := a.onDisk(fo, nil)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (v *verifier) folder(ctx context.Context, f *folder) error {
 	if err != nil {
 		return err
 	}
-	names, err := v.a.onDisk(f)
+	names, err := v.a.onDisk(f, nil)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (v *verifier) check(f *folder, s stored, name string) error {
 	p := path.Join(f.path, name)
 	file, err := v.a.root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) { // renamed since the directory was read
-		if names, _ := v.a.onDisk(f); names[s.key] != "" && names[s.key] != name {
+		if names, _ := v.a.onDisk(f, func(key string) bool { return key == s.key }); names[s.key] != "" && names[s.key] != name {
 			return v.check(f, s, names[s.key])
 		}
 	}

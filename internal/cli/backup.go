@@ -88,6 +88,10 @@ func (nothing) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailbo
 	return nil, nil
 }
 
+func (nothing) EachKnown(context.Context, mailbox.Mailbox, func(mailbox.ID, mailbox.Kept)) error {
+	return nil
+}
+
 func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
 	return nil, nil
 }

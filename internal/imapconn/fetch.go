@@ -41,7 +41,7 @@ func (c *Conn) Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.M
 			if msg == nil {
 				return
 			}
-			msg.InternalDate, msg.Object = b.InternalDate, c.wire.Object(uint32(b.UID))
+			msg.InternalDate, msg.Object = utc(b.InternalDate), c.wire.Object(uint32(b.UID))
 			if b.RFC822Size > 0 {
 				msg.Size = b.RFC822Size
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -16,6 +17,9 @@ import (
 
 // ErrTooMuch is returned when a server lists far more than it can have.
 var ErrTooMuch = errors.New("the server lists without end")
+
+// maxAhead bounds the messages for which room is made before they are listed.
+const maxAhead = 500_000
 
 // maxMailboxes bounds the mailboxes of an account, and unannounced messages
 // of one of them.
@@ -177,7 +181,7 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailb
 			c.wire.Close()
 		default:
 			if l.Messages == nil {
-				l.Messages = make([]mailbox.Message, 0, min(max(c.wire.Exists(), 1), maxMailboxes))
+				l.Messages = make([]mailbox.Message, 0, min(max(c.wire.Exists(), 1), maxAhead))
 			}
 			l.Messages = append(l.Messages, c.message(ctx, sel, b))
 		}
@@ -289,11 +293,20 @@ func (c *Conn) message(ctx context.Context, sel *selection, b *imapclient.FetchM
 	if err != nil {
 		data = &imap.SelectData{}
 	}
-	m := mailbox.Message{ID: formatID(data.UIDValidity, b.UID), Size: -1, InternalDate: b.InternalDate, Flags: c.flags(b.Flags), Object: c.wire.Object(uint32(b.UID))}
+	m := mailbox.Message{ID: formatID(data.UIDValidity, b.UID), Size: -1, InternalDate: utc(b.InternalDate), Flags: c.flags(b.Flags), Object: c.wire.Object(uint32(b.UID))}
 	if b.RFC822Size > 0 {
 		m.Size = b.RFC822Size
 	}
 	return m
+}
+
+// utc returns the same moment without the server's time zone, of which there
+// would be one for each message.
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // flags spells flags as in IMAP; \Recent is no flag of the message's. Equal
