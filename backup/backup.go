@@ -77,8 +77,9 @@ type Archive interface {
 	EachKnown(ctx context.Context, m mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error
 
 	// Unclaimed returns the messages of the mailbox's folder that stand for
-	// none of the messages for which live is true.
-	Unclaimed(ctx context.Context, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error)
+	// none of the messages for which live is true; gone says that the server
+	// did not list one of these when it was asked last.
+	Unclaimed(ctx context.Context, m mailbox.Mailbox, live func(id mailbox.ID, gone bool) bool) ([]fingerprint.Candidate, error)
 
 	// InArchive counts the messages in the mailbox's folder.
 	InArchive(ctx context.Context, m mailbox.Mailbox) (int, error)
@@ -93,7 +94,7 @@ type Archive interface {
 
 	// Adopt makes the folder of a former mailbox that of a listed one, and
 	// returns where it was; "" if that cannot be done.
-	Adopt(ctx context.Context, former string, m mailbox.Mailbox, l mailbox.Listing) (was string, err error)
+	Adopt(ctx context.Context, former string, m mailbox.Mailbox, l mailbox.Listing, listed func(wire string) bool) (was string, err error)
 
 	// Stage writes a message, to become part of a batch. If it fails, nothing
 	// of the message is left. Several may be staged at the same time.
@@ -208,7 +209,7 @@ func Run(ctx context.Context, open func(context.Context) (Source, error), archiv
 	if o.Patience == 0 {
 		o.Patience = 5 * time.Minute
 	}
-	start := time.Now()
+	start, caller := time.Now(), ctx
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	if o.MaxDuration > 0 {
@@ -230,7 +231,7 @@ func Run(ctx context.Context, open func(context.Context) (Source, error), archiv
 		}
 		result.Tallies = append(result.Tallies, p.tally)
 	}
-	err = r.verdict(ctx, err, result)
+	err = r.verdict(caller, ctx, err, result)
 	r.crew.close(err == nil)
 	return result, err
 }
@@ -244,6 +245,7 @@ type run struct {
 	stop    func(error) // ends the run at once, for a reason
 
 	plans     []*plan
+	looked    bool    // at which mailboxes there are
 	stateless bool    // the connection was lost when the server was to tell how mailboxes stand
 	writer    *writer // nil in a dry run
 	octets    atomic.Int64
@@ -268,32 +270,44 @@ func (r *run) pull(ctx context.Context) error {
 	return errors.Join(err, r.writer.close())
 }
 
-// verdict makes the run's error of what ended it and of the sums.
-func (r *run) verdict(ctx context.Context, err error, result report.Result) error {
-	sum := result.Sum()
+// verdict makes the run's error of what ended it and of the sums. caller is
+// the context that the run was given.
+func (r *run) verdict(caller, ctx context.Context, err error, result report.Result) error {
+	sum, whole := result.Sum(), r.whole(result)
+	var disk *ArchiveError
 	var paused *PausedError
-	errors.As(err, &paused)
-	if errors.As(context.Cause(ctx), &paused) {
-		err = paused
-	}
 	switch {
-	case errors.As(err, new(*ArchiveError)):
-		return err
-	case paused != nil && sum.Failed == 0:
-		return paused
-	case ctx.Err() != nil && paused == nil && context.Cause(ctx) != err:
-		return context.Cause(ctx)
-	case err != nil && r.writer != nil && sum.New > 0:
+	case errors.As(err, &disk):
+		return disk
+	case caller.Err() != nil:
+		return context.Cause(caller)
+	case errors.As(err, &paused) || errors.As(context.Cause(ctx), &paused):
+		if whole {
+			return nil // what was asked for was the last
+		}
+		if sum.Failed == 0 {
+			return paused
+		}
+		return errors.Join(ErrIncomplete, paused)
+	case err != nil && sum.New+sum.Again > 0:
 		return errors.Join(ErrIncomplete, err)
 	case err != nil:
 		return err
 	case r.crew.givenUp > 0 && sum.New+sum.Again == 0:
 		return r.crew.last
-	}
-	for _, t := range result.Tallies {
-		if r.writer != nil && !t.Balanced() || t.Skipped == "" && (t.Reason != "" || t.OnServer != t.Listed) || t.Failed > 0 {
-			return ErrIncomplete
-		}
+	case !whole:
+		return ErrIncomplete
 	}
 	return nil
+}
+
+// whole reports whether everything on the server that is wanted is in the
+// archive; in a dry run, whether everything could be looked at.
+func (r *run) whole(result report.Result) bool {
+	for _, t := range result.Tallies {
+		if r.writer != nil && !t.Balanced() || t.Skipped == "" && (t.Reason != "" || t.OnServer != t.Listed) || t.Failed > 0 {
+			return false
+		}
+	}
+	return len(result.Tallies) > 0 || r.looked
 }

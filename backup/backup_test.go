@@ -594,7 +594,7 @@ func (readOnly) Known(context.Context, mailbox.Mailbox, []mailbox.ID) (map[mailb
 func (readOnly) EachKnown(context.Context, mailbox.Mailbox, func(mailbox.ID, mailbox.Kept)) error {
 	return nil
 }
-func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+func (readOnly) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID, bool) bool) ([]fingerprint.Candidate, error) {
 	return nil, nil
 }
 func (readOnly) Holding(context.Context, []string) (map[string]int64, error) { return nil, nil }

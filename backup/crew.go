@@ -100,10 +100,12 @@ func (c *crew) work(ctx context.Context, lines int, step func(*line) (more bool,
 			}
 			if c.surplus() {
 				l.close(false)
-				break
+				c.putBack(l)
+				return
 			}
 			start()
 		}
+		c.leave()
 		c.putBack(l)
 	}
 	start = func() {
@@ -119,6 +121,15 @@ func (c *crew) work(ctx context.Context, lines int, step func(*line) (more bool,
 		return context.Cause(ctx)
 	}
 	return first
+}
+
+// drain works until the queue is empty, or an error ends the run.
+func (c *crew) drain(ctx context.Context, q *queue, step func(*line) (more bool, err error)) error {
+	for {
+		if err := c.work(ctx, q.lines, step); err != nil || q.empty() {
+			return err
+		}
+	}
 }
 
 // recruit reports whether one more line should be at work, and counts it.
@@ -159,15 +170,25 @@ func (c *crew) take() *line {
 func (c *crew) putBack(l *line) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.alive--
 	c.idle = append(c.idle, l)
 }
 
-// surplus reports whether there are more lines than the server bears.
+func (c *crew) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alive--
+}
+
+// surplus reports whether there are more lines than the server bears, and
+// counts the calling one as gone then.
 func (c *crew) surplus() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.alive > c.most
+	if c.alive <= max(c.most, 1) {
+		return false
+	}
+	c.alive--
+	return true
 }
 
 // close ends the connections; finished says that the run has nothing more to
@@ -178,6 +199,13 @@ func (c *crew) close(finished bool) {
 		wg.Go(func() { l.close(finished) })
 	}
 	wg.Wait()
+}
+
+// moving notes that octets of a message arrive.
+func (c *crew) moving() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.since = time.Now()
 }
 
 // arrived notes that a connection was of use.

@@ -56,7 +56,7 @@ func (r *run) fetchAll(ctx context.Context, lines int) error {
 			return err
 		}
 	}
-	return r.crew.work(ctx, lines, func(l *line) (bool, error) {
+	return r.crew.drain(ctx, q, func(l *line) (bool, error) {
 		more, err := r.step(ctx, q, l)
 		if err != nil && !errors.Is(err, errRetired) {
 			q.close()
@@ -138,10 +138,14 @@ func (r *run) step(ctx context.Context, q *queue, l *line) (more bool, err error
 	if err != nil || !last {
 		return true, err
 	}
-	if err := r.forgetExpunged(ctx, l, p); err != nil {
+	lost := r.forgetExpunged(ctx, l, p)
+	if l.another(lost) {
+		lost = nil
+	}
+	if err := r.finish(ctx, p); err != nil {
 		return true, err
 	}
-	return true, r.finish(ctx, p)
+	return true, lost
 }
 
 // start reports, once, that mail is fetched from the plan's mailbox.
@@ -194,7 +198,7 @@ func (r *run) noteEnd(ctx context.Context, b Batch, p *plan) error {
 	if p.short > 0 {
 		r.sink.Report(report.Short{Mailbox: p.Name, Messages: p.short})
 	}
-	if len(p.failed) == 0 && p.tally.Excluded == 0 && p.tally.OnServer == p.tally.Listed {
+	if p.surveyed && len(p.failed) == 0 && p.tally.Excluded == 0 && p.tally.OnServer == p.tally.Listed {
 		return b.Done(ctx, p.Mailbox, p.state)
 	}
 	return nil
@@ -337,13 +341,13 @@ const sizeDiffers = "size differs from the announced one"
 // to be done about it; a message whose size is not the announced one is not
 // done until it has come a second time.
 func (r *run) receive(ctx context.Context, p *plan, protocol mailbox.Protocol, m mailbox.Message, content io.Reader) (done bool, err error) {
-	in := &bounded{r: content, left: bound(m.Size)}
+	in := &bounded{r: content, left: bound(m.Size), moving: r.crew.moving}
 	staged, err := r.archive.Stage(ctx, p.Mailbox, m, in)
 	switch {
 	case in.err != nil:
 		return false, in.err
 	case err != nil:
-		return false, &ArchiveError{err}
+		return false, archiveFailed(ctx, err)
 	}
 	print := staged.Print()
 	keep, done, note := p.judge(protocol, m, print)
@@ -354,7 +358,7 @@ func (r *run) receive(ctx context.Context, p *plan, protocol mailbox.Protocol, m
 	if r.octets.Add(print.Size) > r.MaxOctets && r.MaxOctets > 0 {
 		defer r.stop(&PausedError{Reason: fmt.Sprintf("%d octets have come", r.MaxOctets)})
 	}
-	return true, r.keepOne(ctx, p, m, staged, note)
+	return true, r.keepOne(ctx, p, m, staged, note, false)
 }
 
 // judge decides what is to become of what came for a message.
@@ -395,11 +399,11 @@ func (p *plan) spare(sum fingerprint.Sum) (archived int64, ok bool) {
 }
 
 // keepOne keeps a message that has just been staged, or notes that the
-// archive holds its octets already.
-func (r *run) keepOne(ctx context.Context, p *plan, m mailbox.Message, staged Staged, note string) error {
+// archive holds its octets already; linked says that they came from there.
+func (r *run) keepOne(ctx context.Context, p *plan, m mailbox.Message, staged Staged, note string, linked bool) error {
 	print, w := staged.Print(), r.writer
 	archived, has := p.spare(print.SHA256)
-	stored := report.MessageStored{Mailbox: p.Name, ID: m.ID, Size: print.Size, SHA256: hex.EncodeToString(print.SHA256[:]), Recognised: has}
+	stored := report.MessageStored{Mailbox: p.Name, ID: m.ID, Size: print.Size, SHA256: hex.EncodeToString(print.SHA256[:]), Recognised: has, Linked: linked && !has}
 	if has {
 		if err := discard(staged); err != nil {
 			return err
@@ -408,9 +412,13 @@ func (r *run) keepOne(ctx context.Context, p *plan, m mailbox.Message, staged St
 	err := w.change(func(b Batch) error {
 		w.then(func() {
 			p.count(func(t *report.Tally) {
-				if has {
+				switch {
+				case has:
 					t.Again++
-				} else {
+				case linked:
+					t.New++
+					t.Linked++
+				default:
 					t.New++
 					t.Octets += print.Size
 				}
@@ -455,13 +463,17 @@ var errTooLong = errors.New("the server sends far more than it announced")
 
 // bounded reads a message and remembers what went wrong on the server's side.
 type bounded struct {
-	r    io.Reader
-	left int64
-	err  error
+	r      io.Reader
+	left   int64
+	moving func() // is called when something comes
+	err    error
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
+	if n > 0 {
+		b.moving()
+	}
 	if b.left -= int64(n); b.left < 0 {
 		err = errTooLong
 	}
@@ -483,8 +495,11 @@ func (r *run) forgetExpunged(ctx context.Context, l *line, p *plan) error {
 		now, err = src.List(ctx, p.Mailbox, false)
 		return err
 	})
-	if errors.Is(err, errRetired) || err != nil || !p.imap || now.UIDValidity != p.state.UIDValidity || now.Exists != len(now.Messages) {
-		return context.Cause(ctx) // the failures stand
+	if errors.Is(err, errRetired) || errors.As(err, new(*gaveUpError)) || errors.As(err, new(*PausedError)) {
+		return err
+	}
+	if err != nil || !p.imap || now.UIDValidity != p.state.UIDValidity || now.Exists != len(now.Messages) {
+		return ctx.Err() // the failures stand
 	}
 	here := map[mailbox.ID]bool{}
 	for _, m := range now.Messages {

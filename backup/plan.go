@@ -39,6 +39,7 @@ type plan struct {
 	short    int // messages that came shorter than announced, twice
 	tasks    int // that are not done
 	started  bool
+	surveyed bool
 	finished bool
 }
 
@@ -79,6 +80,15 @@ type claim struct {
 	removed  bool // from the archive, by the user
 }
 
+// archiveFailed is the error of an archive that cannot be asked or written,
+// unless the run has been ended.
+func archiveFailed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return retry.Permanent(&ArchiveError{err})
+}
+
 // unreadable makes a plan that has nothing to do, for a reason.
 func (p *plan) unreadable(sink report.Sink, reason string) {
 	p.tally = report.Tally{Mailbox: p.Name, Role: p.Role, Path: p.tally.Path, Reason: reason}
@@ -102,21 +112,27 @@ func (r *run) survey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	jobs := make(chan *plan, len(open))
+	q := newQueue(min((len(open)+1)/2, max(r.Connections, 1)))
 	for _, p := range open {
-		jobs <- p
+		q.add(p, task{plan: p})
 	}
-	err = r.crew.work(ctx, (len(open)+1)/2, func(l *line) (bool, error) {
-		select {
-		case p := <-jobs:
-			err := r.plan(ctx, l, p)
-			if errors.Is(err, errRetired) {
-				jobs <- p
-			}
-			return true, err
-		default:
+	err = r.crew.drain(ctx, q, func(l *line) (bool, error) {
+		t, ok := q.next(nil)
+		if !ok {
 			return false, nil
 		}
+		err := r.plan(ctx, l, t.plan)
+		switch {
+		case errors.Is(err, errRetired):
+			q.done(t, []task{t})
+		case err != nil:
+			q.close()
+			r.stop(err)
+			q.done(t, nil)
+		default:
+			q.done(t, nil)
+		}
+		return true, err
 	})
 	if err != nil {
 		return err
@@ -143,7 +159,7 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.plans = nil
+	r.plans, r.looked = nil, true
 	wanted := boxes[:0:0]
 	for _, mb := range boxes {
 		p := newPlan(mb)
@@ -163,7 +179,7 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 	}
 	for _, p := range r.plans {
 		if p.standing, err = r.archive.Standing(ctx, p.Mailbox); err != nil {
-			return nil, retry.Permanent(&ArchiveError{err})
+			return nil, archiveFailed(ctx, err)
 		}
 	}
 	if err := r.followRenames(ctx, src, states); err != nil {
@@ -209,6 +225,7 @@ func (r *run) plan(ctx context.Context, l *line, p *plan) error {
 		r.crew.arrived()
 		return nil
 	case err == nil:
+		p.surveyed = true
 		r.crew.arrived()
 		return nil
 	case l.another(err):
@@ -254,7 +271,7 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 	}
 	known, err := r.archive.Known(ctx, p.Mailbox, ids)
 	if err != nil {
-		return false, retry.Permanent(&ArchiveError{err})
+		return false, archiveFailed(ctx, err)
 	}
 	live, removed := p.standing.Live, p.standing.Removed
 	seen := map[mailbox.ID]bool{}
@@ -289,17 +306,32 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 			}
 		})
 		if err != nil {
-			return false, retry.Permanent(&ArchiveError{err})
+			return false, archiveFailed(ctx, err)
 		}
 	}
-	if live+len(p.want) != ch.Exists {
+	// A server that has given out new UIDs and names none of them leaves
+	// something out.
+	silent := ch.UIDNext == 0 || ch.UIDNext != p.standing.UIDNext && len(p.want) == 0
+	if silent || live+len(p.want) != ch.Exists {
 		p.want, p.flags, p.gone, p.back = nil, nil, nil, nil
 		return false, nil
 	}
 	p.state = ch.State
 	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = ch.UIDValidity, ch.Exists, ch.Exists
 	p.tally.Kept, p.tally.Removed = live-removed, removed
-	return true, r.settleWants(ctx, src, p, func(id mailbox.ID) bool { return !slices.Contains(p.gone, id) })
+	stays := map[mailbox.ID]bool{}
+	for _, id := range p.gone {
+		stays[id] = false
+	}
+	for _, id := range p.back {
+		stays[id] = true
+	}
+	return true, r.settleWants(ctx, src, p, func(id mailbox.ID, gone bool) bool {
+		if here, changed := stays[id]; changed {
+			return here
+		}
+		return !gone
+	})
 }
 
 // surveyAll lists the whole mailbox.
@@ -333,7 +365,7 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 		}
 	})
 	if err != nil {
-		return retry.Permanent(&ArchiveError{err})
+		return archiveFailed(ctx, err)
 	}
 	if live == 0 {
 		p.want = l.Messages
@@ -344,7 +376,7 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 			}
 		}
 	}
-	return r.settleWants(ctx, src, p, func(id mailbox.ID) bool {
+	return r.settleWants(ctx, src, p, func(id mailbox.ID, _ bool) bool {
 		i, listed := place[id]
 		return listed && settled[i]
 	})
@@ -393,7 +425,7 @@ func (p *plan) describe(ctx context.Context, src Source) error {
 
 // settleWants drops what the user does not want from what is to be fetched,
 // and recognises what the archive has.
-func (r *run) settleWants(ctx context.Context, src Source, p *plan, live func(mailbox.ID) bool) error {
+func (r *run) settleWants(ctx context.Context, src Source, p *plan, live func(id mailbox.ID, gone bool) bool) error {
 	if err := p.describe(ctx, src); err != nil {
 		return err
 	}

@@ -158,6 +158,13 @@ func (q *queue) drop(p *plan) []task {
 	return tasks
 }
 
+// empty reports whether nothing waits.
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.plans) == 0
+}
+
 // close lets nobody wait any longer.
 func (q *queue) close() {
 	q.mu.Lock()

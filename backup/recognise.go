@@ -13,10 +13,10 @@ import (
 // recognise finds out which of the wanted messages the archive holds already,
 // without being known as the server's: size and header block are the same.
 // Two messages that are alike need two in the archive.
-func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(mailbox.ID) bool) error {
+func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id mailbox.ID, gone bool) bool) error {
 	free, err := r.archive.Unclaimed(ctx, p.Mailbox, live)
 	if err != nil {
-		return retry.Permanent(&ArchiveError{err})
+		return archiveFailed(ctx, err)
 	}
 	p.bySum = map[fingerprint.Sum][]int64{}
 	if len(free) == 0 {

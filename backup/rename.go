@@ -38,15 +38,15 @@ func (r *run) followRenames(ctx context.Context, src Source, states map[string]m
 		if err != nil {
 			return err
 		}
-		if err := r.followRename(ctx, p, l, r.archive.Former(isListed)); err != nil {
-			return retry.Permanent(&ArchiveError{err})
+		if err := r.followRename(ctx, p, l, isListed); err != nil {
+			return archiveFailed(ctx, err)
 		}
 	}
 	return nil
 }
 
-func (r *run) followRename(ctx context.Context, p *plan, l mailbox.Listing, former []string) error {
-	for _, wire := range former {
+func (r *run) followRename(ctx context.Context, p *plan, l mailbox.Listing, listed func(wire string) bool) error {
+	for _, wire := range r.archive.Former(listed) {
 		alike, err := r.archive.Resembles(ctx, wire, l)
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func (r *run) followRename(ctx context.Context, p *plan, l mailbox.Listing, form
 		if !alike {
 			continue
 		}
-		was, err := r.archive.Adopt(ctx, wire, p.Mailbox, l)
+		was, err := r.archive.Adopt(ctx, wire, p.Mailbox, l, listed)
 		if err != nil || was == "" {
 			return err
 		}

@@ -41,6 +41,9 @@ type server struct {
 	times    map[mailbox.ID]int      // how often a body was asked for
 	onFetch  func()                  // before a FETCH is answered
 	slow     func(mailbox.ID)        // called inside a body
+	onList   func(name string) error // called before a box is listed
+	headers  error                   // the answer to all questions for headers
+	closing  func()                  // called while a connection is closed
 }
 
 // slowly calls a function once, and has nothing to read.
@@ -118,6 +121,9 @@ func (c *session) Protocol() mailbox.Protocol {
 }
 
 func (c *session) Close(finished bool) error {
+	if c.s.closing != nil {
+		c.s.closing()
+	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if finished {
@@ -197,6 +203,11 @@ func (m message) date() time.Time {
 }
 
 func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
+	if c.s.onList != nil {
+		if err := c.s.onList(m.Wire); err != nil {
+			return mailbox.Listing{}, err
+		}
+	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	b := c.s.box(m)
@@ -242,6 +253,9 @@ func (c *session) find(m mailbox.Mailbox, id mailbox.ID) (message, bool) {
 }
 
 func (c *session) Headers(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error {
+	if c.s.headers != nil {
+		return c.s.headers
+	}
 	for _, msg := range msgs {
 		if found, ok := c.find(m, msg.ID); ok {
 			header, _, _ := strings.Cut(found.text, "\r\n\r\n")

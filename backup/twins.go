@@ -2,10 +2,7 @@ package backup
 
 import (
 	"context"
-	"encoding/hex"
 
-	"mailstow/internal/report"
-	"mailstow/internal/retry"
 	"mailstow/mailbox"
 )
 
@@ -29,7 +26,7 @@ func (r *run) setTwinsApart(ctx context.Context) error {
 	}
 	held, err := r.archive.Holding(ctx, objects)
 	if err != nil {
-		return retry.Permanent(&ArchiveError{err})
+		return archiveFailed(ctx, err)
 	}
 	seen := make(map[string]bool, len(held))
 	for object := range held {
@@ -62,7 +59,7 @@ func (r *run) copyTwins(ctx context.Context, p *plan) error {
 	}
 	held, err := r.archive.Holding(ctx, objects)
 	if err != nil {
-		return &ArchiveError{err}
+		return archiveFailed(ctx, err)
 	}
 	p.want = nil
 	for _, m := range p.twins {
@@ -88,22 +85,13 @@ func (r *run) copyTwin(ctx context.Context, p *plan, m mailbox.Message, held map
 	}
 	staged, err := r.archive.Copy(ctx, p.Mailbox, m, archived)
 	if err != nil {
-		return false, &ArchiveError{err}
+		return false, archiveFailed(ctx, err)
 	}
 	if staged == nil {
 		return false, nil
 	}
-	print := staged.Print()
-	if print.Size != m.Size { // then it is not what the server says it is
+	if staged.Print().Size != m.Size { // then it is not what the server says it is
 		return false, discard(staged)
 	}
-	w := r.writer
-	return true, w.change(func(b Batch) error {
-		b.Add(staged, "")
-		w.then(func() {
-			p.count(func(t *report.Tally) { t.New++; t.Linked++ })
-			r.sink.Report(report.MessageStored{Mailbox: p.Name, ID: m.ID, Size: print.Size, SHA256: hex.EncodeToString(print.SHA256[:]), Linked: true})
-		})
-		return nil
-	})
+	return true, r.keepOne(ctx, p, m, staged, "", true)
 }

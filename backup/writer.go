@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -97,10 +98,11 @@ func (w *writer) change(f func(Batch) error) error {
 	if err := w.failed(); err != nil {
 		return err
 	}
-	if err := f(w.batch); err != nil {
-		return &ArchiveError{err}
+	err := f(w.batch)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		err = &ArchiveError{err}
 	}
-	return nil
+	return err
 }
 
 // then, called by a function that makes changes, has f called when these are

@@ -127,12 +127,10 @@ func Open(ctx context.Context, dir string, o Options) (_ *Archive, err error) {
 	if err = a.openIndex(ctx, o); err != nil {
 		return nil, err
 	}
-	if o.Write {
-		if err = a.completeMove(ctx); err != nil {
-			return nil, err
-		}
+	if err = a.loadFolders(ctx); err != nil {
+		return nil, err
 	}
-	if err = a.loadFolders(ctx); err != nil || !o.Write {
+	if err = a.completeMove(ctx); err != nil || !o.Write {
 		return a, err
 	}
 	if canSyncAll(dir) {

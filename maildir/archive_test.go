@@ -206,7 +206,7 @@ func TestFilesThatAKilledRunLeftAreTakenIn(t *testing.T) {
 	if got := files(t, dir, "*/tmp/*"); len(got) != 0 {
 		t.Errorf("tmp has %q", got)
 	}
-	free, err := from(t, again).Unclaimed(t.Context(), inbox, func(id mailbox.ID) bool { return id == "1:1" })
+	free, err := from(t, again).Unclaimed(t.Context(), inbox, func(id mailbox.ID, _ bool) bool { return id == "1:1" })
 	if err != nil || len(free) != 1 {
 		t.Errorf("unclaimed = %v, %v; want the one that was not indexed", free, err)
 	}

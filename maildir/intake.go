@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strings"
@@ -200,21 +201,23 @@ func eachKnown(fn func(mailbox.ID, mailbox.Kept)) func(*sql.Rows) error {
 const maxVariables = 500
 
 // Unclaimed returns the messages of a mailbox's folder that stand for none of
-// the messages for which live is true.
-func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+// the messages for which live is true; gone says that the server did not list
+// one of these when it was asked last.
+func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(id mailbox.ID, gone bool) bool) ([]fingerprint.Candidate, error) {
 	row := in.place(mb)
 	claimed := map[int64]bool{}
 	err := rows(ctx, in.a.db, func(r *sql.Rows) error {
 		var id string
 		var message int64
-		if err := r.Scan(&id, &message); err != nil {
+		var gone bool
+		if err := r.Scan(&id, &message, &gone); err != nil {
 			return err
 		}
-		if live(mailbox.ID(id)) {
+		if live(mailbox.ID(id), gone) {
 			claimed[message] = true
 		}
 		return nil
-	}, "SELECT id, message FROM mapping WHERE mailbox = ?", row.id)
+	}, "SELECT id, message, gone_at IS NOT NULL FROM mapping WHERE mailbox = ?", row.id)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +276,11 @@ func (in *Intake) Copy(ctx context.Context, mb mailbox.Mailbox, msg mailbox.Mess
 		return nil, err
 	}
 	defer file.Close()
-	s, err := in.Stage(ctx, mb, msg, file)
+	content := &readable{r: file}
+	s, err := in.Stage(ctx, mb, msg, content)
+	if content.err != nil {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -282,6 +289,20 @@ func (in *Intake) Copy(ctx context.Context, mb mailbox.Mailbox, msg mailbox.Mess
 	}
 	s.e.how = "linked"
 	return s, nil
+}
+
+// readable remembers that a file cannot be read.
+type readable struct {
+	r   io.Reader
+	err error
+}
+
+func (f *readable) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
 }
 
 // InArchive returns how many messages a mailbox's folder holds.

@@ -92,7 +92,7 @@ func (nothing) EachKnown(context.Context, mailbox.Mailbox, func(mailbox.ID, mail
 	return nil
 }
 
-func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+func (nothing) Unclaimed(context.Context, mailbox.Mailbox, func(mailbox.ID, bool) bool) ([]fingerprint.Candidate, error) {
 	return nil, nil
 }
 
@@ -264,6 +264,8 @@ func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, 
 	case errors.As(runErr, new(*backup.ArchiveError)):
 		ar.Abandon() // the next run looks for what this one left
 		return runErr
+	case errors.As(runErr, new(*backup.PausedError)) && !errors.Is(runErr, backup.ErrIncomplete):
+		record.Result, record.Reason = "paused", runErr.Error()
 	case errors.Is(runErr, backup.ErrIncomplete):
 		record.Result, record.Reason = "incomplete", runErr.Error()
 	case ctx.Err() != nil:
@@ -369,10 +371,10 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &paused):
-		return &problemError{stoppedEarly(o.result, paused), err}
 	case errors.Is(err, backup.ErrIncomplete):
 		return &problemError{incomplete(o.result, sink, err), err}
+	case errors.As(err, &paused):
+		return &problemError{stoppedEarly(o.result, paused), err}
 	}
 	return &serverError{err}
 }

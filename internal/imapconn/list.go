@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -76,7 +77,7 @@ func stateOf(s *imap.StatusData) (state mailbox.State, ok bool) {
 	if s == nil || s.NumMessages == nil || s.UIDNext == 0 || s.UIDValidity == 0 {
 		return state, false
 	}
-	return mailbox.State{UIDValidity: s.UIDValidity, UIDNext: uint32(s.UIDNext), HighestModSeq: s.HighestModSeq, Exists: int(*s.NumMessages)}, true
+	return mailbox.State{UIDValidity: s.UIDValidity, UIDNext: uint32(s.UIDNext), HighestModSeq: modSeq(s.HighestModSeq), Exists: int(*s.NumMessages)}, true
 }
 
 // statusInFlight is how many STATUS commands may be under way at once.
@@ -283,7 +284,16 @@ func (c *Conn) Changes(ctx context.Context, m mailbox.Mailbox, since mailbox.Sta
 }
 
 func stateAt(s *imap.SelectData) mailbox.State {
-	return mailbox.State{UIDValidity: s.UIDValidity, UIDNext: uint32(s.UIDNext), HighestModSeq: s.HighestModSeq}
+	return mailbox.State{UIDValidity: s.UIDValidity, UIDNext: uint32(s.UIDNext), HighestModSeq: modSeq(s.HighestModSeq)}
+}
+
+// modSeq returns a mod-sequence, 0 for what can be none (RFC 7162 section 7:
+// they have 63 bits).
+func modSeq(n uint64) uint64 {
+	if n > math.MaxInt64 {
+		return 0
+	}
+	return n
 }
 
 // message is what a server tells of a message in a mailbox. The answer to
