@@ -51,8 +51,11 @@ type account struct {
 	password func(context.Context) (credential.Secret, error)
 	changing bool // password returns an access token, which does not last
 
-	filter      filter.Filter
-	connections int // most at the same time
+	forgetPassword func() // so that it is asked for again; set for a program that stays
+
+	filter      func(now time.Time) filter.Filter
+	connections int   // most at the same time
+	transfer    int64 // octets after which to stop, 0 for never
 }
 
 // source names the server and login for the archive. Ports that stand for
@@ -260,6 +263,9 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	if set.Timeout > 0 && !c.IsSet("timeout") {
 		a.endpoint.Timeout = set.Timeout
 	}
+	if a.endpoint.Timeout <= 0 {
+		return nil, &usageError{text: "--timeout: it must be more than nothing", hint: "write it like 60s or 2m"}
+	}
 	if s.security == netconn.Plain {
 		if a.insecure = !loopback(a.host); a.insecure && !c.Bool("allow-insecure") {
 			return nil, configFailed(fmt.Sprintf("%s would send the password and all mail in plain text over the network", u.Scheme), "use "+strings.TrimSuffix(u.Scheme, "+insecure")+"s:// or, if there is no other way, --allow-insecure")
@@ -283,12 +289,18 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 	if a.method == "password" {
 		a.method = ""
 	}
+	if a.authUser != "" && a.protocol == mailbox.POP3 {
+		return configFailed("nobody can log in for another user over POP3", "use IMAP, or leave out auth_user")
+	}
 	if a.method != "" && (a.protocol == mailbox.POP3 || !slices.Contains(imapwire.Methods, a.method)) {
 		return configFailed(fmt.Sprintf("there is no way to log in to %s called %q", a.host, a.method), "use password or, over IMAP, one of "+strings.Join(imapwire.Methods, ", "))
 	}
 	token := set.TokenCommand
 	if line := c.String("token-command"); line != "" {
 		token = credential.Shell(line)
+	}
+	if len(token) > 0 && a.method != "xoauth2" && a.method != "oauthbearer" {
+		return configFailed("an access token is of use with xoauth2 or oauthbearer alone", "add --auth xoauth2, or auth = \"xoauth2\"")
 	}
 	switch a.method {
 	case "xoauth2", "oauthbearer":

@@ -17,7 +17,6 @@ import (
 
 	"mailstow/backup"
 	"mailstow/internal/fingerprint"
-	"mailstow/internal/quantity"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -107,6 +106,9 @@ func (p *program) backup(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.IsSet("max-duration") && c.Duration("max-duration") <= 0 {
+		return &usageError{text: "--max-duration: it must be more than nothing", hint: "write it like 20m or 2h"}
+	}
 	if c.Bool("watch") || c.IsSet("every") {
 		return p.stay(c, accounts)
 	}
@@ -121,6 +123,7 @@ func (p *program) backup(c *cli.Context) error {
 // status.
 func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 	out := p.newOutput(c, "backup", accounts)
+	out.sharers = max(out.sharers, p.sharers)
 	outcomes := make([]outcome, len(accounts))
 	var g errgroup.Group
 	g.SetLimit(max(c.Int("jobs"), 1))
@@ -335,6 +338,13 @@ func (l *login) prepare(ctx context.Context) (open func(context.Context) (backup
 	return l.open, nil, nil
 }
 
+// forget has the password asked for again at the next login.
+func (l *login) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = nil
+}
+
 func (l *login) close() {
 	if l.first != nil {
 		l.first.Close(false)
@@ -353,17 +363,13 @@ func archiveFailed(err error) error {
 
 // runEngine lets the engine work.
 func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Archive, out *output, o *outcome) (err error) {
-	most, err := quantity.Size(first(c.String("max-transfer"), "0"))
-	if err != nil {
-		return &usageError{text: "--max-transfer: " + err.Error()}
-	}
 	sink := &accountSink{out: out, account: a}
 	o.result, err = backup.Run(c.Context, l.connect, ar, sink, backup.Options{
 		DryRun:      c.Bool("dry-run"),
 		Connections: a.connections,
-		Filter:      a.filter,
+		Filter:      a.filter(time.Now()),
 		Refetch:     c.Bool("refetch"),
-		MaxOctets:   most,
+		MaxOctets:   a.transfer,
 		MaxDuration: c.Duration("max-duration"),
 		Patience:    min(10*a.endpoint.Timeout, 5*time.Minute),
 	})

@@ -51,6 +51,7 @@ type program struct {
 	Env
 	unknown error      // a command that does not exist
 	several bool       // accounts are worked on
+	sharers int        // accounts at the same time, of a program that stays
 	asking  sync.Mutex // held while a person is asked
 }
 

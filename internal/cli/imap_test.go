@@ -467,3 +467,70 @@ func TestFolderThatIsRenamedOnTheServer(t *testing.T) {
 		}
 	})
 }
+
+// A connection on which mail is awaited is lost, as in weeks it will be.
+func TestWatchIsMadeAgainWhenItIsLost(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
+	env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
+	cmd := command(built(t), env, "backup", address("imap+insecure", relay.Addr), "--to", to, "--watch", "--every", "1h")
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	}()
+	waitFor := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(60 * time.Second); !done(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %s", what, errs.String())
+			}
+		}
+	}
+	idles := func() bool { return slices.Contains(relay.Said(), "IDLE") }
+	waitFor("no IDLE", idles)
+	relay.Sever()
+	waitFor("no IDLE after the loss", idles)
+	fill(t, s, "INBOX", numbered(0, 1))
+	waitFor("the message did not arrive", func() bool {
+		paths, _ := filepath.Glob(filepath.Join(to, "alice@127.0.0.1", "INBOX", "cur", "*"))
+		return len(paths) == 1
+	})
+}
+
+// A server that never stops telling must not be asked all the time.
+func TestWatchDoesNotRunAllTheTime(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
+	env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
+	cmd := command(built(t), env, "backup", address("imap+insecure", relay.Addr), "--to", to, "--watch")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		fill(t, s, "INBOX", numbered(i, 1))
+		time.Sleep(200 * time.Millisecond)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	cmd.Wait()
+	if n := relay.Connections(); n > 6 {
+		t.Errorf("%d connections in 8 seconds", n)
+	}
+}
+
+func TestWrongLimitsAreUsageErrors(t *testing.T) {
+	for _, args := range [][]string{
+		{"--max-transfer", "bogus"}, {"--max-transfer", "0"}, {"--bwlimit", "fast"}, {"--max-size", "-1"}, {"--every", "-5m"}, {"--timeout", "-1s"},
+		{"--connections", "0"}, {"--older-than", "soon"}, {"--exclude", "a[b"}, {"--max-duration", "-1s"},
+	} {
+		env := map[string]string{"HOME": t.TempDir(), "MAILSTOW_PASSWORD": "x", "MAILSTOW_CONFIG": os.DevNull}
+		to := filepath.Join(t.TempDir(), "archive")
+		if status, _, errs := mailstow(t, env, slices.Concat([]string{"backup", "imap+insecure://a@127.0.0.1:1", "--to", to}, args)...); status != exitUsage {
+			t.Errorf("%q: status %d, want %d: %s", args, status, exitUsage, errs)
+		}
+	}
+}

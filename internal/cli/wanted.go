@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -32,23 +33,46 @@ func (a *account) want(c *cli.Context, set config.Account) (err error) {
 	if a.protocol == mailbox.POP3 { // one session at a time has the mailbox: RFC 1939 section 4
 		a.connections = 1
 	}
-	limit := set.Bandwidth
-	if s := c.String("bwlimit"); s != "" {
-		if limit, err = quantity.Size(s); err != nil {
-			return &usageError{text: "--bwlimit: " + err.Error()}
-		}
+	if a.transfer, err = size(c, "max-transfer", 0); err != nil {
+		return err
+	}
+	limit, err := size(c, "bwlimit", set.Bandwidth)
+	if err != nil {
+		return err
 	}
 	if limit > 0 {
 		a.endpoint.Limit = netconn.NewLimit(limit)
 	}
-	a.filter, err = wanted(c, set)
-	return err
+	if _, err := wanted(c, set, time.Now()); err != nil {
+		return err
+	}
+	a.filter = func(now time.Time) filter.Filter {
+		f, _ := wanted(c, set, now)
+		return f
+	}
+	return nil
 }
 
-// wanted reads which mail is wanted. What the command line says of folders
-// stands in place of what the config file says.
-func wanted(c *cli.Context, set config.Account) (f filter.Filter, err error) {
-	f = filter.Filter{Folders: set.Folders, Include: set.Include, Exclude: set.Exclude, MaxSize: set.MaxSize}
+// size reads an option that is a size. It is usual if it is not given.
+func size(c *cli.Context, name string, usual int64) (int64, error) {
+	s := c.String(name)
+	if s == "" {
+		return usual, nil
+	}
+	n, err := quantity.Size(s)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%q is no limit", s)
+	}
+	if err != nil {
+		return 0, &usageError{text: "--" + name + ": " + err.Error()}
+	}
+	return n, nil
+}
+
+// wanted reads which mail is wanted, if it is now. What the command line says
+// of folders stands in place of what the config file says.
+func wanted(c *cli.Context, set config.Account, now time.Time) (f filter.Filter, err error) {
+	f = filter.Filter{Folders: set.Folders, Include: set.Include, Exclude: set.Exclude}
 	if c.IsSet("folder") || c.IsSet("include") {
 		f.Folders, f.Include = c.StringSlice("folder"), c.StringSlice("include")
 	}
@@ -60,14 +84,12 @@ func wanted(c *cli.Context, set config.Account) (f filter.Filter, err error) {
 			return f, &usageError{text: err.Error()}
 		}
 	}
-	if s := c.String("max-size"); s != "" {
-		if f.MaxSize, err = quantity.Size(s); err != nil {
-			return f, &usageError{text: "--max-size: " + err.Error()}
-		}
+	if f.MaxSize, err = size(c, "max-size", set.MaxSize); err != nil {
+		return f, err
 	}
 	for name, moment := range map[string]*time.Time{"older-than": &f.Before, "newer-than": &f.NotBefore} {
 		if s := c.String(name); s != "" {
-			if *moment, err = quantity.Before(time.Now(), s); err != nil {
+			if *moment, err = quantity.Before(now, s); err != nil {
 				return f, &usageError{text: "--" + name + ": " + err.Error()}
 			}
 		}

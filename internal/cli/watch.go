@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,9 +14,12 @@ import (
 	"mailstow/mailbox"
 )
 
-// watchEvery is how often --watch looks at everything: IDLE tells of one
-// mailbox.
-const watchEvery = 15 * time.Minute
+// The times of a program that stays.
+const (
+	watchEvery = 15 * time.Minute // how often --watch looks at everything: IDLE tells of one mailbox
+	watchPause = 5 * time.Second  // after a run, whatever the server tells
+	lostPause  = 20 * time.Second // before the watch is tried again, doubled each time
+)
 
 // watcher is a connection over which the server tells that mail has come.
 type watcher interface {
@@ -25,32 +29,87 @@ type watcher interface {
 	Close(finished bool) error
 }
 
-// stay backs accounts up again and again until the program is told to end.
-// It never ends by itself, but for what is wrong before the first run.
+// stay backs accounts up again and again until the program is told to end. It
+// does not end by itself, but for an account that is set up wrongly.
 func (p *program) stay(c *cli.Context, accounts []*account) error {
 	every := c.Duration("every")
-	if every <= 0 {
+	switch {
+	case c.IsSet("every") && every <= 0:
+		return &usageError{text: "--every: it must be more than nothing", hint: "write it like 15m or 6h"}
+	case every == 0:
 		every = watchEvery
 	}
-	var wg sync.WaitGroup
 	for _, a := range accounts {
+		if c.Bool("watch") && a.protocol != mailbox.IMAP {
+			return configFailed(a.name+" cannot be watched: POP3 does not tell of new mail", "use --every TIME, or IMAP")
+		}
+	}
+	jobs := min(max(c.Int("jobs"), 1), len(accounts))
+	p.sharers = jobs
+	k := &keeper{p: p, c: c, every: every, turn: make(chan struct{}, jobs)}
+	statuses := make([]int, len(accounts))
+	var wg sync.WaitGroup
+	for i, a := range accounts {
 		a.rememberPassword()
-		wg.Go(func() { p.keepInStep(c, a, every) })
+		wg.Go(func() { statuses[i] = k.keep(a) })
 	}
 	wg.Wait()
-	pr := explain(c.Context, "", context.Cause(c.Context))
-	return &saidError{pr.status}
+	if c.Context.Err() != nil {
+		return &saidError{explain(c.Context, "", context.Cause(c.Context)).status}
+	}
+	return &saidError{together(statuses)}
+}
+
+// keeper keeps accounts in step.
+type keeper struct {
+	p     *program
+	c     *cli.Context
+	every time.Duration
+	turn  chan struct{} // one for each run that may be at work
+}
+
+// keep backs one account up whenever the server tells of new mail, and every
+// so often. It returns when the program is to end, or if the first run finds
+// that the account is set up wrongly.
+func (k *keeper) keep(a *account) (status int) {
+	ctx := k.c.Context
+	w := &watch{login: &login{account: a}, on: k.c.Bool("watch")}
+	defer w.close()
+	for first := true; ctx.Err() == nil; first = false {
+		if status != exitLogin {
+			w.open(ctx) // before the run, so that what comes during it is told
+		}
+		k.turn <- struct{}{}
+		status = k.p.backupAll(k.c, []*account{a})
+		<-k.turn
+		if first && (status == exitLogin || status == exitConfig) {
+			return status
+		}
+		if status == exitLogin {
+			a.forgetPassword()
+		}
+		if retry.Sleep(ctx, watchPause) == nil {
+			w.wait(ctx, k.every-watchPause, status != exitLogin)
+		}
+	}
+	return status
 }
 
 // rememberPassword keeps a password that was had once, so that a person is
 // asked once.
 func (a *account) rememberPassword() {
+	a.forgetPassword = func() {}
 	if a.changing {
 		return
 	}
 	ask := a.password
 	var mu sync.Mutex
 	var kept *credential.Secret
+	a.forgetPassword = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		kept = nil
+	}
 	a.password = func(ctx context.Context) (credential.Secret, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -65,24 +124,12 @@ func (a *account) rememberPassword() {
 	}
 }
 
-// keepInStep backs one account up whenever the server tells of new mail, and
-// every so often.
-func (p *program) keepInStep(c *cli.Context, a *account, every time.Duration) {
-	ctx := c.Context
-	w := &watch{login: &login{account: a}, on: c.Bool("watch")}
-	defer w.close()
-	for ctx.Err() == nil {
-		w.open(ctx) // before the run, so that what comes during it is told
-		p.backupAll(c, []*account{a})
-		w.wait(ctx, every)
-	}
-}
-
 // watch is a watcher, made again when it is lost.
 type watch struct {
 	login *login
 	on    bool
 	conn  watcher // nil while there is none
+	fails int     // in a row
 }
 
 // open makes the connection, if that can be done. The run that follows tells
@@ -91,40 +138,57 @@ func (w *watch) open(ctx context.Context) {
 	if !w.on || w.conn != nil {
 		return
 	}
+	w.login.forget()
 	src, err := w.login.connect(ctx)
 	if err != nil {
 		return
 	}
 	conn, ok := src.(watcher)
-	if ok {
+	if !ok {
+		err = fmt.Errorf("IDLE: %w", errors.ErrUnsupported)
+	} else {
 		err = conn.Examine(ctx, mailbox.Mailbox{Name: mailbox.NewName("INBOX"), Wire: "INBOX"})
 	}
-	if !ok || err != nil {
+	if err != nil {
 		src.Close(true)
 		return
 	}
 	w.conn = conn
 }
 
-// lostPause is how long to wait for the next run when the watch was lost.
-const lostPause = 20 * time.Second
-
-// wait returns when there is a reason to look again.
-func (w *watch) wait(ctx context.Context, most time.Duration) {
-	until := time.Now().Add(most)
-	if w.conn != nil {
-		err := w.conn.Idle(ctx, most)
+// wait returns when there is a reason to look again: something has come, the
+// watch has been lost and made again, or the time is over.
+func (w *watch) wait(ctx context.Context, most time.Duration, mayLogIn bool) {
+	end := time.Now().Add(most)
+	for ctx.Err() == nil && time.Now().Before(end) {
+		if w.conn == nil {
+			pause := time.Until(end)
+			if w.on && mayLogIn {
+				pause = min(lostPause<<min(w.fails, 10), pause)
+			}
+			if retry.Sleep(ctx, pause) != nil || !w.on || !mayLogIn {
+				return
+			}
+			w.fails++
+			if w.open(ctx); w.conn != nil {
+				return // something may have come meanwhile
+			}
+			continue
+		}
+		begun := time.Now()
+		err := w.conn.Idle(ctx, time.Until(end))
 		if err == nil || ctx.Err() != nil {
+			w.fails = 0
 			return
 		}
 		w.close()
-		if errors.Is(err, errors.ErrUnsupported) {
-			w.on = false // the server has no IDLE
-		} else {
-			until = time.Now().Add(min(lostPause, most))
+		if errors.Is(err, errors.ErrUnsupported) || retry.IsRefused(err) {
+			w.on = false // the server has no IDLE, or will not do it
+		}
+		if time.Since(begun) > lostPause {
+			w.fails = 0
 		}
 	}
-	retry.Sleep(ctx, time.Until(until))
 }
 
 func (w *watch) close() {

@@ -140,6 +140,9 @@ func Read(path, home string) (*File, error) {
 		return nil, explain(path, err)
 	}
 	r := reader{path: path, home: home, text: string(text)}
+	if doc.Defaults.Address != "" {
+		return nil, &Error{Path: path, Line: r.lineOf("defaults"), Text: "[defaults] cannot have an address: accounts differ in it"}
+	}
 	file := &File{Path: path, Archive: r.expand(doc.Archive)}
 	secret := doc.Defaults.Password != ""
 	for name, s := range doc.Accounts {
@@ -244,10 +247,17 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		Folders:      orList(s.Folders, defaults.Folders),
 		Include:      orList(s.Include, defaults.Include),
 		Exclude:      orList(s.Exclude, defaults.Exclude),
-		Connections:  max(s.Connections, 0),
+		Connections:  s.Connections,
 	}
 	if a.Connections == 0 {
 		a.Connections = defaults.Connections
+	}
+	if a.Connections < 0 {
+		return fail(fmt.Sprintf("connections of [accounts.%s]: there must be one at least", name), "")
+	}
+	if s.Password != "" || s.PasswordFile != "" || s.PasswordCommand != nil {
+		defaults.Password, defaults.PasswordCommand = "", nil // one account's password is no other's
+		a.PasswordFile = r.expand(s.PasswordFile)
 	}
 	if p := or(s.Password, defaults.Password); p != "" {
 		a.Password, a.HasPassword = credential.NewSecret(p), true
@@ -280,8 +290,8 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 			continue
 		}
 		var err error
-		if *c.octets, err = quantity.Size(c.text); err != nil {
-			return fail(fmt.Sprintf("%s of [accounts.%s]: %v", c.key, name, err), "")
+		if *c.octets, err = quantity.Size(c.text); err != nil || *c.octets == 0 {
+			return fail(fmt.Sprintf("%s of [accounts.%s]: %q is no size", c.key, name, c.text), `write it like "25M"; leave it out for no limit`)
 		}
 	}
 	if t := or(s.Timeout, defaults.Timeout); t != "" {

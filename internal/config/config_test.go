@@ -91,3 +91,48 @@ func TestPasswordInAFileOthersCanReadIsRefused(t *testing.T) {
 		t.Errorf("mode 644: %v, want a word on chmod", err)
 	}
 }
+
+// One account's password must not go to another's server.
+func TestAccountWithAPasswordTakesNoneOfTheDefaults(t *testing.T) {
+	for _, own := range []string{`password = "own"`, `password_file = "own"`, `password_command = "own"`} {
+		f, err := config.Read(write(t, "[defaults]\npassword = \"common\"\npassword_file = \"common\"\npassword_command = \"common\"\n[accounts.work]\nserver = \"imaps://h\"\n"+own+"\n", 0o600), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := f.Accounts[0]
+		if text := a.Password.Reveal() + a.PasswordFile + strings.Join(a.PasswordCommand, ""); strings.Contains(text, "common") || !strings.Contains(text, "own") {
+			t.Errorf("%s: %+v", own, a)
+		}
+	}
+}
+
+func TestWhatMailIsWanted(t *testing.T) {
+	f, err := config.Read(write(t, `
+[defaults]
+exclude = ['\Junk']
+connections = 2
+[accounts.a]
+server = "imaps://h"
+include = ["Work/**"]
+max_size = "25M"
+bwlimit = "1MB"
+[accounts.b]
+server = "imaps://h"
+exclude = []
+`, 0o644), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := f.Accounts[0], f.Accounts[1]
+	if !slices.Equal(a.Exclude, []string{`\Junk`}) || !slices.Equal(a.Include, []string{"Work/**"}) || a.MaxSize != 25<<20 || a.Bandwidth != 1_000_000 || a.Connections != 2 {
+		t.Errorf("a = %+v", a)
+	}
+	if len(b.Exclude) != 0 {
+		t.Errorf("b = %+v", b)
+	}
+	for _, wrong := range []string{`max_size = "big"`, `bwlimit = "0"`, "connections = -1"} {
+		if _, err := config.Read(write(t, "[accounts.a]\nserver = \"imaps://h\"\n"+wrong+"\n", 0o644), ""); !errors.As(err, new(*config.Error)) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package imapconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ import (
 // ErrTooMuch is returned when a server lists far more than it can have.
 var ErrTooMuch = errors.New("the server lists without end")
 
+// maxMessages bounds the messages of a mailbox.
+const maxMessages = 10_000_000
+
 // maxAhead bounds the messages for which room is made before they are listed.
 const maxAhead = 500_000
 
@@ -33,6 +37,7 @@ func (c *Conn) Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error) {
 	for l := cmd.Next(); l != nil; l = cmd.Next() {
 		if list = append(list, l); len(list) > maxMailboxes {
 			c.wire.Close()
+			cmd.Close() // the library waits until all that it has read is taken
 			return nil, ErrTooMuch
 		}
 	}
@@ -178,7 +183,7 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailb
 	add := func(b *imapclient.FetchMessageBuffer) {
 		switch {
 		case !once.add(b.UID, l.Messages):
-		case len(l.Messages) > c.wire.Exists()+maxMailboxes:
+		case len(l.Messages) > min(c.wire.Exists()+maxMailboxes, maxMessages):
 			c.wire.Close()
 		default:
 			if l.Messages == nil {
@@ -199,11 +204,19 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailb
 	if selErr != nil {
 		return mailbox.Listing{}, selErr
 	}
+	if early && data.NumMessages == 0 && retry.IsRefused(err) {
+		err = nil // it has been emptied since it was told
+	}
 	if limit == 0 {
 		limit = data.NumMessages
 	}
-	for first := uint32(1); first <= data.NumMessages && !early && err == nil; first += limit {
-		err = c.each(ctx, imap.SeqSet{{Start: first, Stop: min(first+limit-1, data.NumMessages)}}, items, add)
+	for first := int64(1); first <= int64(data.NumMessages) && !early && err == nil; first += int64(limit) {
+		before := len(l.Messages)
+		last := min(first+int64(limit)-1, int64(data.NumMessages))
+		err = c.each(ctx, imap.SeqSet{{Start: uint32(first), Stop: uint32(last)}}, items, add)
+		if len(l.Messages) == before {
+			break // the count is not true
+		}
 	}
 	if err != nil {
 		return mailbox.Listing{}, err
@@ -248,16 +261,22 @@ func (u *unique) add(uid imap.UID, msgs []mailbox.Message) (first bool) {
 // (RFC 7162): the messages that are new or have other flags, with size, date
 // and content name, and those that have vanished, if the server can tell.
 func (c *Conn) Changes(ctx context.Context, m mailbox.Mailbox, since mailbox.State) (mailbox.Changes, error) {
+	if c.messageLimit() > 0 { // a part of the changes may be all that it tells
+		return mailbox.Changes{}, retry.Refused(errors.ErrUnsupported)
+	}
 	sel, err := c.examine(m)
 	if err != nil {
 		return mailbox.Changes{}, err
 	}
-	c.wire.Vanished()
 	items := *full
 	items.ChangedSince = since.HighestModSeq
 	var changes mailbox.Changes
 	err = c.each(ctx, imap.UIDSet{{Start: 1, Stop: 0}}, &items, func(b *imapclient.FetchMessageBuffer) {
-		if b.UID != 0 && len(changes.Messages) <= c.wire.Exists()+maxMailboxes {
+		switch {
+		case b.UID == 0:
+		case len(changes.Messages) > min(c.wire.Exists()+maxMailboxes, maxMessages):
+			c.wire.Close()
+		default:
 			changes.Messages = append(changes.Messages, c.message(ctx, sel, b))
 		}
 	})
@@ -273,14 +292,23 @@ func (c *Conn) Changes(ctx context.Context, m mailbox.Mailbox, since mailbox.Sta
 	changes.State = stateAt(data)
 	changes.Exists = c.wire.Exists()
 	if gone, tells := c.wire.Vanished(); tells {
+		slices.SortFunc(gone, func(a, b [2]uint32) int { return cmp.Compare(a[0], b[0]) })
+		for i := 1; i < len(gone); i++ { // so that the ends are in order too
+			gone[i][1] = max(gone[i][1], gone[i-1][1])
+		}
 		changes.Vanished = func(id mailbox.ID) bool {
 			validity, uid, err := parseID(id)
-			return err == nil && (validity != data.UIDValidity || slices.ContainsFunc(gone, func(r [2]uint32) bool {
-				return r[0] <= uint32(uid) && uint32(uid) <= r[1]
-			}))
+			return err == nil && (validity != data.UIDValidity || within(gone, uint32(uid)))
 		}
 	}
 	return changes, nil
+}
+
+// within reports whether one of the ranges, in order of their firsts and with
+// lasts that never become less, has n in it.
+func within(ranges [][2]uint32, n uint32) bool {
+	i, exact := slices.BinarySearchFunc(ranges, n, func(r [2]uint32, n uint32) int { return cmp.Compare(r[0], n) })
+	return exact || i > 0 && n <= ranges[i-1][1]
 }
 
 func stateAt(s *imap.SelectData) mailbox.State {
@@ -324,20 +352,24 @@ func utc(t time.Time) time.Time {
 func (c *Conn) flags(list []imap.Flag) []string {
 	var out []string
 	for _, f := range list {
-		if s := string(f); !strings.EqualFold(s, `\Recent`) && !slices.Contains(out, s) {
-			out = append(out, s)
+		if !strings.EqualFold(string(f), `\Recent`) {
+			out = append(out, string(f))
 		}
 	}
 	slices.Sort(out)
+	out = slices.Compact(out)
 	key := strings.Join(out, " ")
 	if same, ok := c.flagLists[key]; ok {
 		return same
 	}
-	if len(c.flagLists) < maxFlagLists {
+	if len(c.flagLists) < maxFlagLists && len(key) < maxFlagKey {
 		c.flagLists[key] = out
 	}
 	return out
 }
 
-// maxFlagLists bounds the lists of flags that are shared.
-const maxFlagLists = 10_000
+// Bounds of the lists of flags that are shared, in number and octets.
+const (
+	maxFlagLists = 10_000
+	maxFlagKey   = 1000
+)

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -44,33 +45,58 @@ func (c *Conn) login(e netconn.Endpoint, l Login) error {
 	if err != nil {
 		return retry.Permanent(err)
 	}
-	var answer []string
-	if method == "login" {
-		answer, err = c.ask("LOGIN " + quote(l.User) + " " + quote(l.Secret.Reveal()))
-	} else {
-		var client sasl.Client
-		if client, err = l.client(method, e.Addr); err != nil {
-			return retry.Permanent(err)
-		}
-		answer, err = c.authenticate(client)
-	}
-	if errors.Is(err, errSASL) {
-		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: err.Error()})
-	}
-	if _, busy := retry.IsBusy(err); retry.IsRefused(err) && !busy && !strings.Contains(err.Error(), "[SERVERBUG") {
-		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: err.Error()})
-	}
-	if err != nil {
-		return err
-	}
+	c.secret = []string{quote(l.Secret.Reveal()), l.Secret.Reveal()}
+	lines, err := c.logInBy(method, e.Addr, l)
 	c.caps = nil // they may be others after the login
-	c.learnCaps(answer)
-	return nil
+	if err == nil {
+		c.learnCaps(lines)
+		return nil
+	}
+	hidden := c.hide(err.Error())
+	_, busy := retry.IsBusy(err)
+	if errors.Is(err, errSASL) || retry.IsRefused(err) && !busy && !strings.Contains(hidden, "[SERVERBUG") {
+		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: hidden})
+	}
+	return &hiddenError{hidden, err}
 }
+
+func (c *Conn) logInBy(method, addr string, l Login) ([]string, error) {
+	if method == "login" {
+		return c.ask("LOGIN " + quote(l.User) + " " + quote(l.Secret.Reveal()))
+	}
+	client, err := l.client(method, addr)
+	if err != nil {
+		return nil, retry.Permanent(err)
+	}
+	return c.authenticate(client)
+}
+
+// hide takes secrets out of a text: a server may repeat what it was told.
+func (c *Conn) hide(text string) string {
+	for _, s := range c.secret {
+		if s != "" && s != `""` {
+			text = strings.ReplaceAll(text, s, "***")
+		}
+	}
+	return text
+}
+
+// hiddenError shows an error without the secrets in its text.
+type hiddenError struct {
+	text  string
+	cause error
+}
+
+func (e *hiddenError) Error() string { return e.text }
+func (e *hiddenError) Unwrap() error { return e.cause }
 
 // method decides how to log in.
 func (c *Conn) method(l Login) (string, error) {
 	switch {
+	case l.Method == "login" && l.As != "":
+		return "", errors.New("LOGIN cannot name another user; PLAIN can")
+	case l.Method == "login" && c.HasCap("LOGINDISABLED"):
+		return "", errors.New("the server takes no LOGIN on this connection (LOGINDISABLED)")
 	case l.Method != "" && l.Method != "login" && !c.HasCap("AUTH="+l.Method):
 		return "", fmt.Errorf("the server does not offer to log in by %s", strings.ToUpper(l.Method))
 	case l.Method != "":
@@ -94,11 +120,15 @@ func (l Login) client(method, addr string) (sasl.Client, error) {
 	case "external":
 		return sasl.NewExternalClient(l.As), nil
 	case "xoauth2":
-		return &xoauth2{user: l.User, token: l.Secret}, nil
+		// The token says who logs in, the user whose mail it is.
+		return &bearer{mech: "XOAUTH2", first: "user=" + l.whose() + "\x01auth=Bearer " + l.Secret.Reveal() + "\x01\x01"}, nil
 	case "oauthbearer":
-		host, port, _ := strings.Cut(addr, ":")
-		n, _ := strconv.Atoi(port)
-		return sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{Username: l.User, Token: l.Secret.Reveal(), Host: host, Port: n}), nil
+		host, port, _ := net.SplitHostPort(addr)
+		user := strings.NewReplacer("=", "=3D", ",", "=2C").Replace(l.whose()) // RFC 5801 section 4
+		return &bearer{
+			mech: "OAUTHBEARER", refused: "\x01",
+			first: "n,a=" + user + ",\x01host=" + host + "\x01port=" + port + "\x01auth=Bearer " + l.Secret.Reveal() + "\x01\x01",
+		}, nil
 	case "scram-sha-256":
 		client, err := scram.SHA256.NewClient(l.User, l.Secret.Reveal(), l.As)
 		if err != nil {
@@ -117,6 +147,7 @@ func (c *Conn) authenticate(client sasl.Client) (untagged []string, err error) {
 		return nil, err
 	}
 	started := false
+	c.secret = append(c.secret, base64.StdEncoding.EncodeToString(response), string(response))
 	untagged, err = c.talk("AUTHENTICATE "+mech, func(challenge string) (string, error) {
 		if !started {
 			started = true
@@ -127,6 +158,7 @@ func (c *Conn) authenticate(client sasl.Client) (untagged []string, err error) {
 			return "", fmt.Errorf("the server's challenge cannot be read: %w", err)
 		}
 		next, err := client.Next(b)
+		c.secret = append(c.secret, base64.StdEncoding.EncodeToString(next))
 		if err != nil {
 			err = fmt.Errorf("%w: %w", errSASL, err)
 		}
@@ -142,18 +174,23 @@ func (c *Conn) authenticate(client sasl.Client) (untagged []string, err error) {
 // not let us in.
 var errSASL = errors.New("the login cannot be completed")
 
-// xoauth2 logs in with an access token in the way of Google and Microsoft.
-type xoauth2 struct {
-	user  string
-	token credential.Secret
+// whose returns the user whose mail is read.
+func (l Login) whose() string {
+	if l.As != "" {
+		return l.As
+	}
+	return l.User
 }
 
-func (x *xoauth2) Start() (string, []byte, error) {
-	return "XOAUTH2", []byte("user=" + x.user + "\x01auth=Bearer " + x.token.Reveal() + "\x01\x01"), nil
-}
+// bearer logs in with an access token: OAUTHBEARER (RFC 7628), or XOAUTH2 of
+// Google and Microsoft.
+type bearer struct{ mech, first, refused string }
 
-// Next answers the challenge that tells an error, so that the server says no.
-func (*xoauth2) Next([]byte) ([]byte, error) { return nil, nil }
+func (b *bearer) Start() (string, []byte, error) { return b.mech, []byte(b.first), nil }
+
+// Next answers the challenge that tells why the token is refused, so that the
+// server says no.
+func (b *bearer) Next([]byte) ([]byte, error) { return []byte(b.refused), nil }
 
 // maxIterations bounds the work that a server may ask for.
 const maxIterations = 1_000_000

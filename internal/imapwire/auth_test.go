@@ -209,3 +209,95 @@ func TestNothingIsCompressedOnLoopback(t *testing.T) {
 		t.Errorf("compressed: %v, %v", c.Compressed(), err)
 	}
 }
+
+// Whose mail it is must never be lost on the way: else one person's mail lies
+// in another's archive.
+func TestOtherUserIsNamedOrNobodyLogsIn(t *testing.T) {
+	for method, want := range map[string]string{
+		"login":       "",
+		"xoauth2":     "user=bob\x01auth=Bearer tok\x01\x01",
+		"oauthbearer": "n,a=bob,\x01host=127.0.0.1\x01port=",
+		"plain":       "bob\x00admin\x00tok",
+		"external":    "bob",
+	} {
+		addr, said := conversation(t, "AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER AUTH=EXTERNAL", "")
+		_, err := login(t, addr, imapwire.Login{User: "admin", As: "bob", Secret: secret("tok"), Method: method})
+		if want == "" {
+			if err == nil || len(said()) != 0 {
+				t.Errorf("%s: %v, the client said %q", method, err, said())
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", method, err)
+			continue
+		}
+		if got, _ := base64.StdEncoding.DecodeString(said()[1]); !strings.HasPrefix(string(got), want) {
+			t.Errorf("%s: the client said %q", method, got)
+		}
+	}
+}
+
+// Servers repeat what they were told, in errors too.
+func TestSecretIsNotShownThoughTheServerRepeatsIt(t *testing.T) {
+	const password = `hunter"2`
+	for name, answer := range map[string]string{
+		"refused":     "TAG NO [AUTHENTICATIONFAILED] no: LINE\r\n",
+		"out of turn": "xLINE\r\n",
+		"busy":        "TAG NO [UNAVAILABLE] LINE\r\n",
+		"last words":  "* BYE LINE\r\n" + mailtest.HangUp,
+	} {
+		for _, method := range []string{"login", "plain"} {
+			tag := ""
+			addr := mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\n", func(line string) string {
+				if strings.HasSuffix(line, "AUTHENTICATE PLAIN") {
+					tag, _, _ = strings.Cut(line, " ")
+					return "+ \r\n"
+				}
+				if method == "login" {
+					tag, _, _ = strings.Cut(line, " ")
+				}
+				return strings.NewReplacer("TAG", tag, "LINE", line).Replace(answer)
+			})
+			_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret(password), Method: method})
+			if err == nil {
+				t.Fatalf("%s: no error", name)
+			}
+			text := err.Error()
+			if refused := new(credential.RefusedError); errors.As(err, &refused) {
+				text += refused.Answer
+			}
+			for _, s := range []string{password, `hunter\"2`, base64.StdEncoding.EncodeToString([]byte("\x00alice\x00" + password))} {
+				if strings.Contains(text, s) {
+					t.Errorf("%s, %s: %q", name, method, text)
+				}
+			}
+		}
+	}
+}
+
+func TestNoLOGINWhereItIsForbidden(t *testing.T) {
+	addr, said := conversation(t, "LOGINDISABLED AUTH=PLAIN")
+	if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("x"), Method: "login"}); err == nil || len(said()) != 0 {
+		t.Errorf("%v, the client said %q", err, said())
+	}
+}
+
+// Answers with literals, and in another order than the questions, are answers.
+func TestSessionBeginsWhateverTheOrderOfTheAnswers(t *testing.T) {
+	var held string
+	addr := mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 ID ENABLE QRESYNC] hi\r\n", func(line string) string {
+		tag, command, _ := strings.Cut(line, " ")
+		switch {
+		case strings.HasPrefix(command, "ID"):
+			held = "* ID (\"name\" {5}\r\na b c)\r\n" + tag + " OK id\r\n"
+			return ""
+		case strings.HasPrefix(command, "ENABLE"):
+			return "* ENABLED QRESYNC\r\n" + tag + " OK enabled\r\n" + held
+		}
+		return "* CAPABILITY IMAP4rev1 ID ENABLE QRESYNC\r\n" + tag + " OK done\r\n"
+	})
+	if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("x")}); err != nil {
+		t.Error(err)
+	}
+}

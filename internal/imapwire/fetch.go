@@ -21,6 +21,7 @@ type fetchResponse struct {
 	object   string   // the server's name for the content
 	items    []string // other items, waiting
 	passed   bool     // the library has the response's beginning
+	stray    bool     // it is none of the selected mailbox's
 	hasBody  bool
 
 	spool     *os.File // a body that came before its UID
@@ -33,7 +34,7 @@ func (c *Conn) startFetch(seq string, line []byte) error {
 	if i < 0 {
 		return nil
 	}
-	return c.readItems(&fetchResponse{seq: seq}, &scanner{conn: c, line: line, pos: i + 1})
+	return c.readItems(&fetchResponse{seq: seq, stray: c.between()}, &scanner{conn: c, line: line, pos: i + 1})
 }
 
 // maxItems bounds the items of one response.
@@ -169,6 +170,10 @@ func (c *Conn) goOn(f *fetchResponse) error {
 // known, else read into a file.
 func (c *Conn) takeBody(f *fetchResponse, name string, n int64) (passing bool, err error) {
 	f.hasBody = true
+	if f.stray {
+		_, err = io.CopyN(io.Discard, c.br, n)
+		return false, unexpectedEOF(err)
+	}
 	if f.uid != "" {
 		if n == 0 {
 			if err := c.readBehind(); err != nil {
@@ -206,6 +211,13 @@ func errSpool(err error) error {
 	return fmt.Errorf("a message cannot be kept until its UID comes: %v", err)
 }
 
+// Bounds of names of contents: their octets (RFC 8474 section 7), and how many
+// wait to be asked for.
+const (
+	maxObject  = 255
+	maxObjects = 1 << 20
+)
+
 // flush returns the items that wait, behind the response's beginning if the
 // library does not have that yet.
 func (f *fetchResponse) flush() []byte {
@@ -237,9 +249,15 @@ func (f *fetchResponse) drop() {
 // would take it for the answer to a UID it asks for, and drop the body that
 // comes later (fetch.go, recvUID).
 func (c *Conn) endFetch(f *fetchResponse) error {
-	if f.object != "" && f.uid != "" && !strings.EqualFold(f.object, "NIL") {
+	if f.stray {
+		f.drop()
+		return nil
+	}
+	if f.object != "" && len(f.object) <= maxObject && f.uid != "" && !strings.EqualFold(f.object, "NIL") {
 		c.mu.Lock()
-		c.objects[f.uid] = f.object
+		if len(c.objects) < maxObjects {
+			c.objects[f.uid] = f.object
+		}
 		c.mu.Unlock()
 	}
 	if f.passed {

@@ -44,7 +44,14 @@ func (c *Conn) sendLine() error {
 	if tag, rest, ok := strings.Cut(string(line), " "); ok {
 		c.await(tag, strings.Contains(rest, "BODY.PEEK["))
 		c.idling.Store(rest == "IDLE\r\n")
-	} else if c.idling.CompareAndSwap(true, false) { // DONE
+		if strings.HasPrefix(rest, "EXAMINE ") || strings.HasPrefix(rest, "SELECT ") {
+			c.leave(tag)
+		}
+	} else if string(line) == "DONE\r\n" {
+		if !c.idling.CompareAndSwap(true, false) { // the server has ended IDLE by itself
+			c.command = c.command[:0]
+			return nil
+		}
 		c.Await(true)
 	}
 	c.literal, _ = literalAtEnd(line)
@@ -63,6 +70,7 @@ func (c *Conn) extend(line []byte) []byte {
 		line = bytes.Replace(line, []byte("RFC822.SIZE"), []byte("RFC822.SIZE "+item), 1)
 	}
 	if head, ok := bytes.CutSuffix(line, []byte(")\r\n")); ok && c.quick && bytes.Contains(line, []byte("(CHANGEDSINCE ")) {
+		c.asked.Store(true)
 		line = append(bytes.Clone(head), " VANISHED)\r\n"...)
 	}
 	return line
@@ -77,6 +85,25 @@ func (c *Conn) objectItem() string {
 		return "EMAILID"
 	}
 	return ""
+}
+
+// leave forgets what belongs to the mailbox that was selected, as another is
+// being opened by the command with the tag.
+func (c *Conn) leave(tag string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opening = tag
+	clear(c.objects)
+	c.vanished = nil
+	c.asked.Store(false)
+}
+
+// between reports whether a mailbox is being opened. What is told of messages
+// meanwhile belongs to the one that was open before (RFC 7162 section 3.2.11).
+func (c *Conn) between() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opening != ""
 }
 
 func (c *Conn) await(tag string, body bool) {
@@ -96,6 +123,12 @@ func (c *Conn) answered(tag string) {
 		c.bodies--
 	}
 	delete(c.pending, tag)
+	if tag == c.opening {
+		c.opening = ""
+	}
+	if c.idling.CompareAndSwap(true, false) {
+		c.changed() // the server has ended IDLE by itself
+	}
 	c.Await(len(c.pending) > 0)
 }
 
@@ -205,18 +238,22 @@ func (c *Conn) Changed() bool {
 
 // count follows how many messages the selected mailbox has.
 func (c *Conn) count(verb, number string) {
-	if verb != "RECENT" {
-		c.changed()
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch n, _ := strconv.Atoi(number); verb {
 	case "EXISTS":
+		if c.exists != n {
+			c.changed()
+		}
 		c.exists = n
 	case "EXPUNGE":
-		c.exists--
+		c.changed()
+		c.exists = max(c.exists-1, 0)
 	}
 }
+
+// maxVanished bounds what is kept of what has vanished.
+const maxVanished = 1 << 20
 
 // uidRange is a range of UIDs, both ends included.
 type uidRange struct{ first, last uint32 }
@@ -228,6 +265,9 @@ func (c *Conn) vanish(args string) {
 	c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.opening != "" {
+		return // see between
+	}
 	for part := range strings.SplitSeq(strings.TrimSpace(set), ",") {
 		first, last, ok := strings.Cut(part, ":")
 		if !ok {
@@ -237,6 +277,8 @@ func (c *Conn) vanish(args string) {
 		b, err2 := strconv.ParseUint(last, 10, 32)
 		switch {
 		case err1 != nil || err2 != nil:
+		case earlier && (!c.asked.Load() || len(c.vanished) > maxVanished):
+			c.untold = c.asked.Load()
 		case earlier:
 			c.vanished = append(c.vanished, uidRange{uint32(min(a, b)), uint32(max(a, b))})
 		default:
@@ -253,8 +295,9 @@ func (c *Conn) Vanished() (pairs [][2]uint32, tells bool) {
 	for _, r := range c.vanished {
 		pairs = append(pairs, [2]uint32{r.first, r.last})
 	}
-	c.vanished = nil
-	return pairs, c.quick
+	tells = c.quick && !c.untold
+	c.vanished, c.untold = nil, false
+	return pairs, tells
 }
 
 // Object returns the server's name for the content of the message with the
@@ -366,11 +409,24 @@ func plainText(s string) string {
 	return s
 }
 
+// maxFlags bounds the flags of one message.
+const maxFlags = 1000
+
+// firstFields returns the first n fields of a text.
+func firstFields(text string, n int) (fields []string) {
+	for f := range strings.FieldsSeq(text) {
+		if fields = append(fields, f); len(fields) == n {
+			break
+		}
+	}
+	return fields
+}
+
 // repairFlags keeps the flags that go-imap can read of a parenthesised list.
 func repairFlags(list string) string {
 	list = strings.Trim(list, " ")
 	list = strings.TrimSuffix(strings.TrimPrefix(list, "("), ")")
-	flags := slices.DeleteFunc(strings.Fields(list), func(f string) bool {
+	flags := slices.DeleteFunc(firstFields(list, maxFlags), func(f string) bool {
 		return f != `\*` && !isAtom(strings.TrimPrefix(f, `\`))
 	})
 	return "(" + strings.Join(flags, " ") + ")"

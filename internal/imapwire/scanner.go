@@ -59,6 +59,9 @@ func (s *scanner) itemName() string {
 // literalHere reports the size of a literal or literal8 that is announced at
 // this place and begins with the next line.
 func (s *scanner) literalHere() (int64, bool) {
+	if c := s.peek(); c != '{' && c != '~' {
+		return 0, false
+	}
 	rest, _, _ := bytes.Cut(s.line[min(s.pos, len(s.line)):], []byte("\n"))
 	rest = bytes.TrimPrefix(trimEOL(rest), []byte("~"))
 	if len(rest) == 0 || rest[0] != '{' || bytes.IndexByte(rest, '}') != len(rest)-1 {

@@ -60,8 +60,22 @@ type Conn struct {
 	idling atomic.Bool   // IDLE was sent and DONE was not
 	change chan struct{} // holds one if the selected mailbox has changed
 
+	opening string      // tag of the command that opens a mailbox, "" when none does
+	asked   atomic.Bool // to be told what has vanished
+	untold  bool        // more has vanished than is kept
+
 	objects  map[string]string // UID -> the content's name, until it is asked for
 	vanished []uidRange
+
+	sent   []string          // tags of the setup that await an answer
+	early  map[string]answer // answers to commands of the setup that came before their turn
+	secret []string          // what must not be shown, though the server may repeat it
+}
+
+// answer is how the server answered a command of the setup.
+type answer struct {
+	lines []string
+	err   error
 }
 
 // readAhead is the size of the buffer that answers are read through.
@@ -75,7 +89,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, login Login) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, change: make(chan struct{}, 1)}
+	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, change: make(chan struct{}, 1), early: map[string]answer{}}
 	if err := c.start(ctx, e, login); err != nil {
 		nc.Close()
 		return nil, err
@@ -267,14 +281,24 @@ func (c *Conn) send(lines []string) (tags []string, err error) {
 		tags = append(tags, tag)
 		out.WriteString(tag + " " + line + "\r\n")
 	}
+	c.sent = append(c.sent, tags...)
 	_, err = io.WriteString(c.Conn, out.String())
 	return tags, err
 }
 
-// answerTo reads the answer to the command with the tag.
-func (c *Conn) answerTo(tag string, respond func(challenge string) (string, error)) (lines []string, err error) {
+// answerTo reads the answer to the command with the tag. Answers to others
+// that were sent may come before.
+func (c *Conn) answerTo(tag string, respond func(challenge string) (string, error)) ([]string, error) {
+	var lines []string
 	for size := 0; size < maxSetup; {
-		b, err := c.readLine()
+		if a, ok := c.early[tag]; ok {
+			delete(c.early, tag)
+			return append(lines, a.lines...), a.err
+		}
+		b, err := c.readLineCopy()
+		if err == nil {
+			b, err = c.readRest(b)
+		}
 		if err != nil {
 			if bye := c.Bye(); bye != "" {
 				err = retry.MarkBusy(&hungUpError{bye, err}, bye)
@@ -283,12 +307,11 @@ func (c *Conn) answerTo(tag string, respond func(challenge string) (string, erro
 		}
 		size += len(b)
 		l := string(trimEOL(b))
-		rest, tagged := strings.CutPrefix(l, tag+" ")
-		switch {
-		case tagged && strings.EqualFold(firstWord(rest), "OK"):
-			return append(lines, l), nil
-		case tagged:
-			return lines, retry.MarkBusy(retry.Refused(errors.New(rest)), rest)
+		first, rest, _ := strings.Cut(l, " ")
+		switch _, ours := c.early[first]; {
+		case first == "*":
+			c.noteBye(l)
+			lines = append(lines, l)
 		case strings.HasPrefix(l, "+") && respond != nil:
 			response, err := respond(strings.TrimPrefix(strings.TrimPrefix(l, "+"), " "))
 			if err != nil {
@@ -297,11 +320,15 @@ func (c *Conn) answerTo(tag string, respond func(challenge string) (string, erro
 			if _, err := io.WriteString(c.Conn, response+"\r\n"); err != nil {
 				return nil, err
 			}
-		case strings.HasPrefix(l, "* "):
-			c.noteBye(l)
-			lines = append(lines, l)
-		default:
+		case first != tag && !slices.Contains(c.sent, first) || ours:
 			return nil, fmt.Errorf("the server answers out of turn: %q", clip(l))
+		default:
+			a := answer{lines: []string{l}}
+			if !strings.EqualFold(firstWord(rest), "OK") {
+				a = answer{err: retry.MarkBusy(retry.Refused(errors.New(rest)), rest)}
+			}
+			c.early[first] = a
+			c.sent = slices.DeleteFunc(c.sent, func(t string) bool { return t == first })
 		}
 	}
 	return nil, errors.New("the server answers without end")

@@ -27,7 +27,7 @@ type Relay struct {
 
 	mu       sync.Mutex
 	lines    []string // what clients have said
-	conns    int      // that are open
+	conns    map[net.Conn]bool
 	accepted atomic.Int64
 }
 
@@ -39,7 +39,7 @@ func NewRelay(t testing.TB, target string, line Line) *Relay {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	r := &Relay{Line: line, Addr: ln.Addr().String(), target: target}
+	r := &Relay{Line: line, Addr: ln.Addr().String(), target: target, conns: map[net.Conn]bool{}}
 	go func() {
 		for {
 			conn, err := ln.Accept()
@@ -64,16 +64,25 @@ func (r *Relay) Said() []string {
 	return lines
 }
 
+// Sever ends all connections.
+func (r *Relay) Sever() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn := range r.conns {
+		conn.Close()
+	}
+}
+
 func (r *Relay) serve(client net.Conn) {
 	defer client.Close()
 	r.accepted.Add(1)
 	r.mu.Lock()
-	r.conns++
-	full := r.Most > 0 && r.conns > r.Most
+	r.conns[client] = true
+	full := r.Most > 0 && len(r.conns) > r.Most
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
-		r.conns--
+		delete(r.conns, client)
 		r.mu.Unlock()
 	}()
 	if full {

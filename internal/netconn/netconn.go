@@ -12,7 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -67,7 +67,7 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		return nil, err
 	}
 	sock := &socket{Conn: raw, timeout: e.Timeout, limit: e.Limit, ctx: ctx}
-	sock.awaiting.Store(true)
+	sock.awaiting = true
 	c := &Conn{Conn: sock, sock: sock}
 	c.stop = context.AfterFunc(ctx, func() { raw.Close() })
 	if e.Security == Implicit {
@@ -96,8 +96,11 @@ func (c *Conn) StartTLS(ctx context.Context, cfg *tls.Config) error {
 // Await says whether the server owes an answer. While it does not, it may be
 // silent for as long as it likes. A new Conn awaits.
 func (c *Conn) Await(answer bool) {
-	if c.sock.awaiting.Swap(answer) != answer {
-		c.sock.arm()
+	c.sock.mu.Lock()
+	defer c.sock.mu.Unlock()
+	if c.sock.awaiting != answer {
+		c.sock.awaiting = answer
+		c.sock.setDeadline()
 	}
 }
 
@@ -123,14 +126,23 @@ type socket struct {
 	limit   *rate.Limiter
 	ctx     context.Context // ends the waiting for the limit
 
-	awaiting atomic.Bool
+	mu       sync.Mutex // the deadline is that of awaiting
+	awaiting bool
 }
 
-// arm sets the limit for a Read that may be waiting already.
+// arm sets the limit for the next Read.
 func (s *socket) arm() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setDeadline()
+}
+
+// setDeadline sets the limit also for a Read that waits already. The caller
+// holds mu.
+func (s *socket) setDeadline() {
 	switch {
 	case s.timeout <= 0:
-	case s.awaiting.Load():
+	case s.awaiting:
 		s.Conn.SetReadDeadline(time.Now().Add(s.timeout))
 	default:
 		s.Conn.SetReadDeadline(time.Time{})
