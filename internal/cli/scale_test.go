@@ -43,11 +43,15 @@ func TestLargeMailbox(t *testing.T) {
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		c := s.Login(t, "alice")
 		begun := time.Now()
-		err := c.AppendAll("INBOX", n, func(i int) ([]byte, time.Time) {
-			return fmt.Appendf(nil, "From: a@example.org\r\nSubject: message %d\r\nMessage-ID: <%d@example.org>\r\n\r\n%s", i, i, strings.Repeat(fmt.Sprintf("line of %d\r\n", i), i%60)), arrived.Add(time.Duration(i) * time.Second)
-		})
-		if err != nil {
-			t.Fatal(err)
+		if s.Name == "cyrus" {
+			err := c.AppendAll("INBOX", n, func(i int) ([]byte, time.Time) {
+				return fmt.Appendf(nil, "From: a@example.org\r\nSubject: message %d\r\nMessage-ID: <%d@example.org>\r\n\r\n%s", i, i, strings.Repeat(fmt.Sprintf("line of %d\r\n", i), i%60)), arrived.Add(time.Duration(i) * time.Second)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		} else { // APPEND would take a long time
+			deposit(t, s, "", n, 700)
 		}
 		t.Logf("%d messages stored on %s in %v", n, s.Name, time.Since(begun).Round(time.Second))
 		for _, rtt := range roundTrips {
