@@ -245,7 +245,7 @@ type run struct {
 	stop    func(error) // ends the run at once, for a reason
 
 	plans     []*plan
-	looked    bool    // at which mailboxes there are
+	looked    bool    // which mailboxes there are is known
 	stateless bool    // the connection was lost when the server was to tell how mailboxes stand
 	writer    *writer // nil in a dry run
 	octets    atomic.Int64
@@ -304,10 +304,15 @@ func (r *run) verdict(caller, ctx context.Context, err error, result report.Resu
 // whole reports whether everything on the server that is wanted is in the
 // archive; in a dry run, whether everything could be looked at.
 func (r *run) whole(result report.Result) bool {
+	for _, p := range r.plans {
+		if !p.surveyed && !p.idle() {
+			return false
+		}
+	}
 	for _, t := range result.Tallies {
 		if r.writer != nil && !t.Balanced() || t.Skipped == "" && (t.Reason != "" || t.OnServer != t.Listed) || t.Failed > 0 {
 			return false
 		}
 	}
-	return len(result.Tallies) > 0 || r.looked
+	return r.looked
 }

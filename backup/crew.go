@@ -306,6 +306,7 @@ func (l *line) get(ctx context.Context) (Source, error) {
 			return nil, err
 		}
 		src, err := l.open(ctx)
+		wait, busy := retry.IsBusy(err)
 		switch {
 		case err == nil:
 			l.src = src
@@ -314,13 +315,13 @@ func (l *line) get(ctx context.Context) (Source, error) {
 			}
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case l.leaves(true):
+		case l.leaves(busy || retry.IsPermanent(err) || retry.IsRefused(err)):
 			l.sink.Report(report.FewerConnections{Err: err})
 			return nil, errRetired
 		case retry.IsPermanent(err):
 			return nil, err
 		default:
-			if wait, busy := retry.IsBusy(err); busy {
+			if busy {
 				if err := l.slow(err, wait, true); err != nil {
 					return nil, err
 				}

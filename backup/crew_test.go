@@ -170,6 +170,22 @@ func TestServerThatStaysBusyPausesTheRun(t *testing.T) {
 	holds(t, dir, s.boxes[0])
 }
 
+// Nothing is known of a mailbox that the server did not let us look at.
+func TestServerThatIsBusyFromTheBeginningIsNoSuccess(t *testing.T) {
+	for _, connections := range []int{1, 4} {
+		s := &server{validity: 1, boxes: []*box{numbered("INBOX", 1, 9), numbered("Work", 1, 9), numbered("More", 1, 9)}}
+		s.onList = func(string) error { return retry.Busy(retry.Refused(errors.New("NO [THROTTLED] slow down")), 0) }
+		result, _, err := runWith(t, t.TempDir(), s, nil, &recorder{}, backup.Options{Connections: connections, Patience: 50 * time.Millisecond})
+		if err == nil || result.Sum().New != 0 {
+			t.Errorf("%d connections: sum %+v, %v", connections, result.Sum(), err)
+		}
+		s.onList = func(string) error { time.Sleep(time.Second); return nil }
+		if _, _, err := runWith(t, t.TempDir(), s, nil, &recorder{}, backup.Options{Connections: connections, MaxDuration: 50 * time.Millisecond}); !errors.As(err, new(*backup.PausedError)) {
+			t.Errorf("%d connections, too late: %v", connections, err)
+		}
+	}
+}
+
 func TestLimitsStopARunInGoodOrder(t *testing.T) {
 	for name, o := range map[string]backup.Options{
 		"octets":   {Connections: 4, MaxOctets: 1 << 20},

@@ -159,7 +159,7 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.plans, r.looked = nil, true
+	r.plans, r.looked = nil, false
 	wanted := boxes[:0:0]
 	for _, mb := range boxes {
 		p := newPlan(mb)
@@ -200,6 +200,7 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 		}
 		open = append(open, p)
 	}
+	r.looked = true
 	return open, nil
 }
 
