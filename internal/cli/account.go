@@ -263,7 +263,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	if set.Timeout > 0 && !c.IsSet("timeout") {
 		a.endpoint.Timeout = set.Timeout
 	}
-	if a.endpoint.Timeout <= 0 {
+	if c.IsSet("timeout") && a.endpoint.Timeout <= 0 {
 		return nil, &usageError{text: "--timeout: it must be more than nothing", hint: "write it like 60s or 2m"}
 	}
 	if s.security == netconn.Plain {
