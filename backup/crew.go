@@ -41,6 +41,7 @@ type crew struct {
 	mu       sync.Mutex
 	most     int       // lines that may be at work
 	alive    int       // lines that are
+	over     bool      // a line has found nothing to do, or an error
 	idle     []*line   // lines that are not, with their connections
 	arrivals int       // how often something arrived, on any line
 	since    time.Time // when it did last, or the run began
@@ -115,6 +116,9 @@ func (c *crew) work(ctx context.Context, lines int, step func(*line) (more bool,
 			go loop(l)
 		}
 	}
+	c.mu.Lock()
+	c.over = false
+	c.mu.Unlock()
 	start()
 	wg.Wait()
 	if first == nil && ctx.Err() != nil {
@@ -136,7 +140,7 @@ func (c *crew) drain(ctx context.Context, q *queue, step func(*line) (more bool,
 func (c *crew) recruit(wanted int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.alive >= max(min(wanted, c.most), 1) || c.alive > 0 && time.Since(c.retired) < recruitAfter {
+	if c.over || c.alive >= max(min(wanted, c.most), 1) || c.alive > 0 && time.Since(c.retired) < recruitAfter {
 		return false
 	}
 	c.alive++
@@ -173,10 +177,13 @@ func (c *crew) putBack(l *line) {
 	c.idle = append(c.idle, l)
 }
 
+// leave counts a line as gone for which there is nothing more to do. None is
+// started after it.
 func (c *crew) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.alive--
+	c.over = true
 }
 
 // surplus reports whether there are more lines than the server bears, and
