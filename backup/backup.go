@@ -35,8 +35,9 @@ type Source interface {
 	States(ctx context.Context, boxes []mailbox.Mailbox) (map[string]mailbox.State, error)
 
 	// List names every message of a mailbox. Sizes and dates may be missing,
-	// unless details are asked for.
-	List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error)
+	// unless details are asked for. told is how the mailbox stood by
+	// [Source.States], zero if that is not known.
+	List(ctx context.Context, m mailbox.Mailbox, told mailbox.State, details bool) (mailbox.Listing, error)
 
 	// Changes tells what has changed since a mailbox stood as it did. It is
 	// asked only where the server keeps HIGHESTMODSEQ.

@@ -159,7 +159,7 @@ func TestServerThatStaysBusyPausesTheRun(t *testing.T) {
 		}
 		return nil
 	}
-	_, rec, err := run(t, dir, s, nil)
+	_, rec, err := runWith(t, dir, s, nil, &recorder{}, four)
 	if !errors.As(err, new(*backup.PausedError)) || len(rec.failures()) != 0 {
 		t.Errorf("%d failures, %v; want a pause", len(rec.failures()), err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"mailstow/internal/fingerprint"
@@ -224,6 +225,12 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 			return m.Transient
 		})
 	}
+	if t.again && p.imap {
+		if t.msgs, err = r.stillThere(ctx, src, t); err != nil {
+			l.lost(err)
+			return []task{t}, nil
+		}
+	}
 	settled := map[mailbox.ID]bool{}
 	err = src.Fetch(ctx, p.Mailbox, t.msgs, func(m mailbox.Message, _ int64, content io.Reader) error {
 		done, err := r.receive(ctx, p, src.Protocol(), m, content)
@@ -263,6 +270,49 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 		return []task{{plan: p, msgs: left, tries: t.tries, rests: t.rests + 1, again: t.again}}, nil
 	}
 	return r.isolate(t, left, err), nil
+}
+
+// stillThere returns those of a task's messages that the server still lists:
+// some servers send something else in place of a message that has gone
+// meanwhile. It returns an error only if the connection is lost.
+func (r *run) stillThere(ctx context.Context, src Source, t task) ([]mailbox.Message, error) {
+	now, err := src.List(ctx, t.Mailbox, mailbox.State{}, false)
+	if err != nil && !retry.IsRefused(err) {
+		return t.msgs, err
+	}
+	if err != nil || !t.plan.proves(now) {
+		return t.msgs, nil
+	}
+	here := idsOf(now.Messages)
+	return slices.DeleteFunc(slices.Clone(t.msgs), func(m mailbox.Message) bool {
+		if !here[m.ID] {
+			t.plan.forget(m.ID)
+		}
+		return !here[m.ID]
+	}), nil
+}
+
+// proves reports whether a listing can prove that messages are gone. One that
+// does not agree with itself, or names that do not last, prove nothing.
+func (p *plan) proves(now mailbox.Listing) bool {
+	return p.imap && now.UIDValidity == p.state.UIDValidity && now.Exists == len(now.Messages)
+}
+
+// forget takes a message that has left the server out of the sums.
+func (p *plan) forget(id mailbox.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.failed, id)
+	p.tally.Listed--
+	p.tally.OnServer--
+}
+
+func idsOf(msgs []mailbox.Message) map[mailbox.ID]bool {
+	ids := make(map[mailbox.ID]bool, len(msgs))
+	for _, m := range msgs {
+		ids[m.ID] = true
+	}
+	return ids
 }
 
 // narrow goes on after an answer that left messages out: those that came in
@@ -484,34 +534,27 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // forgetExpunged asks once more what the mailbox holds if messages were left
-// out: those that are gone by now are not missing. A listing that does not
-// agree with itself, or names that do not last, prove nothing.
+// out: those that are gone by now are not missing. It returns an error only if
+// the line is of no more use.
 func (r *run) forgetExpunged(ctx context.Context, l *line, p *plan) error {
 	if len(p.failed) == 0 {
 		return nil
 	}
 	var now mailbox.Listing
 	err := l.do(ctx, func(src Source) (err error) {
-		now, err = src.List(ctx, p.Mailbox, false)
+		now, err = src.List(ctx, p.Mailbox, mailbox.State{}, false)
 		return err
 	})
 	if errors.Is(err, errRetired) || errors.As(err, new(*gaveUpError)) || errors.As(err, new(*PausedError)) {
 		return err
 	}
-	if err != nil || !p.imap || now.UIDValidity != p.state.UIDValidity || now.Exists != len(now.Messages) {
+	if err != nil || !p.proves(now) {
 		return ctx.Err() // the failures stand
 	}
-	here := map[mailbox.ID]bool{}
-	for _, m := range now.Messages {
-		here[m.ID] = true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for id := range p.failed {
+	here := idsOf(now.Messages)
+	for id := range maps.Clone(p.failed) {
 		if !here[id] {
-			delete(p.failed, id)
-			p.tally.Listed--
-			p.tally.OnServer--
+			p.forget(id)
 		}
 	}
 	return nil

@@ -16,7 +16,8 @@ import (
 type plan struct {
 	mailbox.Mailbox
 	standing mailbox.Standing
-	state    mailbox.State // now; before the survey, as the server told without opening it
+	told     mailbox.State // as the server told it without opening the mailbox
+	state    mailbox.State // now
 	session  Source        // in which IDs hold that do not last
 	imap     bool
 
@@ -191,7 +192,7 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
 			continue
 		}
-		p.state = state
+		p.told, p.state = state, state
 		if told && r.unchanged(p.standing, state) {
 			p.tally.Unchanged, p.tally.UIDValidity = true, state.UIDValidity
 			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
@@ -252,7 +253,7 @@ func (r *run) surveyOne(ctx context.Context, src Source, p *plan) error {
 
 // stepwise reports whether it may be enough to ask for what has changed.
 func (r *run) stepwise(p *plan) bool {
-	then, now := p.standing.State, p.state
+	then, now := p.standing.State, p.told
 	return then.HighestModSeq != 0 && then.UIDValidity != 0 && (now.UIDValidity == 0 || now.UIDValidity == then.UIDValidity) && !r.Refetch
 }
 
@@ -337,10 +338,10 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 
 // surveyAll lists the whole mailbox.
 func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
-	details := p.standing.Live == 0
-	l, err := src.List(ctx, p.Mailbox, details)
+	details, told := p.standing.Live == 0, p.told
+	l, err := src.List(ctx, p.Mailbox, told, details)
 	if err == nil && l.Exists != len(l.Messages) { // mail may be coming and going
-		l, err = src.List(ctx, p.Mailbox, details)
+		l, err = src.List(ctx, p.Mailbox, told, details)
 	}
 	if err != nil {
 		return err

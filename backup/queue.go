@@ -116,6 +116,9 @@ func (q *queue) next(near *plan) (t task, ok bool) {
 // split cuts off what one line should take now.
 func (q *queue) split(t task) (head, rest task) {
 	limit := min(max(q.weight/int64(2*q.lines), minWeight), maxWeight)
+	if weightOf(t.msgs) <= 2*limit { // two questions would cost more than they bring
+		return t, task{}
+	}
 	var w int64
 	for i, m := range t.msgs {
 		if w += max(m.Size, 0) + overhead; w > limit && i > 0 {

@@ -31,7 +31,7 @@ func (r *run) followRenames(ctx context.Context, src Source, states map[string]m
 		if s, told := states[p.Wire]; told && s.Exists == 0 {
 			continue
 		}
-		l, err := src.List(ctx, p.Mailbox, true)
+		l, err := src.List(ctx, p.Mailbox, states[p.Wire], true)
 		if retry.IsRefused(err) {
 			continue // the survey tells
 		}

@@ -73,6 +73,7 @@ type message struct {
 	flags  []string
 	modseq uint64
 	object string // EMAILID
+	gone   bool   // expunged, but its body is still answered
 }
 
 // change gives a message other flags.
@@ -202,7 +203,7 @@ func (m message) date() time.Time {
 	return time.Unix(1700000000+int64(m.uid), 0)
 }
 
-func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
+func (c *session) List(ctx context.Context, m mailbox.Mailbox, _ mailbox.State, details bool) (mailbox.Listing, error) {
 	if c.s.onList != nil {
 		if err := c.s.onList(m.Wire); err != nil {
 			return mailbox.Listing{}, err
@@ -223,6 +224,10 @@ func (c *session) List(ctx context.Context, m mailbox.Mailbox, details bool) (ma
 	}
 	l := mailbox.Listing{State: c.s.state(b)}
 	for _, msg := range b.messages {
+		if msg.gone {
+			l.Exists--
+			continue
+		}
 		l.Messages = append(l.Messages, mailbox.Message{ID: c.s.id(msg), Size: -1, Flags: msg.flags, Transient: c.s.transient})
 	}
 	if details {

@@ -298,3 +298,24 @@ func TestPatienceBeginsAnewWithEachOctet(t *testing.T) {
 		t.Errorf("%d logins, %v", s.logins, err)
 	}
 }
+
+// Courier sends a stub in place of a message that has gone meanwhile, the same
+// one each time.
+func TestStubInPlaceOfAnExpungedMessageIsNotKept(t *testing.T) {
+	dir := t.TempDir()
+	b := numbered("INBOX", 1, 9)
+	s := &server{validity: 1, boxes: []*box{b}}
+	s.alter = func(id mailbox.ID, times int, body string) string {
+		if id == "1:4" {
+			if times == 1 { // it has just gone
+				b.messages[3].gone = true
+			}
+			return "Subject: message unavailable\r\n\r\nThis message is no longer available on the server.\r\n"
+		}
+		return body
+	}
+	result, _, err := run(t, dir, s, nil)
+	if sum := result.Sum(); err != nil || files(t, dir) != 8 || sum.OnServer != 8 || sum.New != 8 {
+		t.Errorf("%d files, want 8; sum %+v, %v", files(t, dir), sum, err)
+	}
+}

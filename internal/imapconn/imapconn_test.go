@@ -39,6 +39,9 @@ func memory(t *testing.T) *imapconn.Conn {
 	return dial(t, servers.IMAP, demo.User, demo.Password)
 }
 
+// told is a mailbox with messages, so that they are asked for at once.
+var told = mailbox.State{Exists: 1}
+
 var inbox = mailbox.Mailbox{Name: mailbox.NewName("INBOX"), Wire: "INBOX"}
 
 func TestAccountOnMemoryServer(t *testing.T) {
@@ -56,7 +59,7 @@ func TestAccountOnMemoryServer(t *testing.T) {
 			t.Errorf("there is no %q among %v", want, names)
 		}
 	}
-	l, err := c.List(t.Context(), inbox, false)
+	l, err := c.List(t.Context(), inbox, told, false)
 	if err != nil || l.Exists != 20 || len(l.Messages) != 20 {
 		t.Fatalf("listing = %+v, %v", l, err)
 	}
@@ -80,7 +83,7 @@ func TestAccountOnMemoryServer(t *testing.T) {
 // A caller that gives up, on a full disk say, must get its answer at once.
 func TestFetchStopsWhenItsCallerDoes(t *testing.T) {
 	c := memory(t)
-	l, err := c.List(t.Context(), inbox, false)
+	l, err := c.List(t.Context(), inbox, told, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +122,7 @@ func TestManyMessagesInSeveralCommands(t *testing.T) {
 			}
 		}
 		c := dial(t, s.IMAP, "alice", s.Password("alice"))
-		l, err := c.List(t.Context(), inbox, false)
+		l, err := c.List(t.Context(), inbox, told, false)
 		if err != nil || len(l.Messages) != n {
 			t.Fatalf("%d listed, %v", len(l.Messages), err)
 		}

@@ -168,8 +168,10 @@ var (
 )
 
 // List asks for the UID and flags of every message in a mailbox, with details
-// for size, date and content name too.
-func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailbox.Listing, error) {
+// for size, date and content name too. told is how the mailbox stood by
+// [Conn.States] on any connection: if there was something in it, the question
+// need not wait for the mailbox to be open.
+func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, told mailbox.State, details bool) (mailbox.Listing, error) {
 	items := brief
 	if details {
 		items = full
@@ -196,7 +198,7 @@ func (c *Conn) List(ctx context.Context, m mailbox.Mailbox, details bool) (mailb
 	// it answers a FETCH of these (RFC 9051 section 7.5.1), so that what it
 	// names is what it has counted.
 	limit := c.messageLimit()
-	early := c.told[m.Wire].Exists > 0 && limit == 0
+	early := told.Exists > 0 && limit == 0
 	if early { // no need to wait for EXAMINE's answer
 		err = c.each(ctx, imap.SeqSet{{Start: 1, Stop: 0}}, items, add)
 	}

@@ -71,7 +71,7 @@ func TestNamesOfContentsAreAskedForAndKept(t *testing.T) {
 			}
 			return ""
 		}}
-		l, err := s.dial(t).List(t.Context(), inbox, true)
+		l, err := s.dial(t).List(t.Context(), inbox, told, true)
 		if err != nil || len(l.Messages) != 3 || l.Messages[0].Object != "1278455344230334865" || l.Messages[1].Object != "" || l.Messages[2].Size != -1 {
 			t.Errorf("%s: %+v, %v", caps, l, err)
 		}
@@ -104,7 +104,7 @@ func TestNoCommandNamesMoreThanTheServerAllows(t *testing.T) {
 		return ""
 	}
 	c := s.dial(t)
-	l, err := c.List(t.Context(), inbox, false)
+	l, err := c.List(t.Context(), inbox, told, false)
 	if err != nil || l.Exists != exists || len(l.Messages) != exists {
 		t.Fatalf("%d listed of %d, %v", len(l.Messages), l.Exists, err)
 	}

@@ -46,7 +46,7 @@ func TestMessagesBeforeTheMailboxIsOpenAreNotItsOwn(t *testing.T) {
 		return ""
 	}}
 	within(t, func() {
-		l, err := s.dial(t).List(t.Context(), inbox, true)
+		l, err := s.dial(t).List(t.Context(), inbox, told, true)
 		if err != nil || len(l.Messages) != 2 || l.Messages[0].ID != "7:4" || l.Messages[1].ID != "7:5" || fmt.Sprint(l.Messages[1].Flags) != `[\Seen]` {
 			t.Errorf("listing %+v, %v", l, err)
 		}
@@ -76,7 +76,7 @@ func TestListingOfAMailboxThatCountsWrongEnds(t *testing.T) {
 			return ""
 		}}
 		within(t, func() {
-			l, err := s.dial(t).List(t.Context(), inbox, false)
+			l, err := s.dial(t).List(t.Context(), inbox, told, false)
 			if err == nil && l.Exists == len(l.Messages) {
 				t.Errorf("%q: %d messages of %d", caps, len(l.Messages), l.Exists)
 			}
@@ -119,7 +119,7 @@ func TestMailboxThatHasBeenEmptiedIsEmpty(t *testing.T) {
 	if _, err := c.Mailboxes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := c.List(t.Context(), inbox, true); err != nil || l.Exists != 0 || len(l.Messages) != 0 {
+	if l, err := c.List(t.Context(), inbox, told, true); err != nil || l.Exists != 0 || len(l.Messages) != 0 {
 		t.Errorf("listing %+v, %v", l, err)
 	}
 }
@@ -139,7 +139,7 @@ func TestManyFlagsTakeLittleTime(t *testing.T) {
 		return ""
 	}}
 	within(t, func() {
-		if l, err := s.dial(t).List(t.Context(), inbox, false); err != nil || len(l.Messages) != 1 {
+		if l, err := s.dial(t).List(t.Context(), inbox, told, false); err != nil || len(l.Messages) != 1 {
 			t.Errorf("%d messages, %v", len(l.Messages), err)
 		}
 	})

@@ -102,7 +102,7 @@ func (c *Conn) Changes(context.Context, mailbox.Mailbox, mailbox.State) (mailbox
 
 // List returns every message that the server names, with its size. A message
 // without a unique-id that can stand for it is Transient.
-func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox, _ bool) (mailbox.Listing, error) {
+func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox, _ mailbox.State, _ bool) (mailbox.Listing, error) {
 	status, err := c.ask(ctx, "STAT")
 	if err != nil {
 		return mailbox.Listing{}, err
@@ -277,7 +277,7 @@ func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 // each asks one multi-line question a message.
 func (c *Conn) each(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, command string, fn func(mailbox.Message, io.Reader) error) error {
 	if c.numbers == nil {
-		if _, err := c.List(ctx, m, true); err != nil {
+		if _, err := c.List(ctx, m, mailbox.State{}, true); err != nil {
 			return err
 		}
 	}

@@ -56,7 +56,7 @@ func TestBrokenLinesOfAListingHideNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := c.List(t.Context(), inbox, true)
+	l, err := c.List(t.Context(), inbox, mailbox.State{}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestServerWithoutUIDLIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err := c.List(t.Context(), inbox, true); err != nil || len(l.Messages) != 1 || !l.Messages[0].Transient {
+	if l, err := c.List(t.Context(), inbox, mailbox.State{}, true); err != nil || len(l.Messages) != 1 || !l.Messages[0].Transient {
 		t.Errorf("listing = %+v, %v", l, err)
 	}
 }
@@ -94,7 +94,7 @@ func TestForgedAnswerIsNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := c.List(t.Context(), inbox, true)
+	l, err := c.List(t.Context(), inbox, mailbox.State{}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
