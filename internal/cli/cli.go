@@ -63,6 +63,7 @@ func (p *program) terminal(stream any) bool {
 
 func (p *program) app() *cli.App {
 	cli.VersionFlag = &cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", DisableDefaultText: true}
+	cli.FlagStringer = optionHelp
 	cli.VersionPrinter = func(c *cli.Context) { fmt.Fprintln(c.App.Writer, "mailstow", c.App.Version) }
 	app := &cli.App{
 		Name:                      "mailstow",
@@ -112,6 +113,33 @@ Usage:  mailstow {{.Name}} [options]{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
 Options:{{range .VisibleFlags}}
   {{.}}{{end}}
 `
+
+// optionHelp is an option's line in the help: its names, the placeholder that
+// stands in backquotes in its usage, and its default if it has one.
+func optionHelp(f cli.Flag) string {
+	d := f.(cli.DocGenerationFlag)
+	before, rest, quoted := strings.Cut(d.GetUsage(), "`")
+	placeholder, after, _ := strings.Cut(rest, "`")
+	usage := before + placeholder + after
+	var names []string
+	for _, name := range f.Names() {
+		dashes := "--"
+		if len(name) == 1 {
+			dashes = "-"
+		}
+		names = append(names, dashes+name)
+	}
+	head := strings.Join(names, ", ")
+	if quoted {
+		head += " " + placeholder
+	}
+	switch text := d.GetDefaultText(); {
+	case !d.TakesValue(), text == "", text == "0", text == "0s":
+	default:
+		usage += " (default: " + strings.TrimSuffix(text, "0s") + ")"
+	}
+	return head + "\t" + usage
+}
 
 // rootHelp lists the commands in the order of use.
 func (p *program) rootHelp(app *cli.App) {
