@@ -67,34 +67,22 @@ func (r *run) fetchAll(ctx context.Context, lines int) error {
 	})
 }
 
-// prepare does what needs no connection.
+// prepare does what needs no connection, a part at a time: there may be much
+// of it.
 func (r *run) prepare(ctx context.Context, p *plan) error {
 	if p.idle() {
 		return nil
 	}
 	w := r.writer
-	return w.change(func(b Batch) error {
-		if err := b.Touch(ctx, p.Mailbox); err != nil {
+	if err := w.change(func(b Batch) error { return b.Touch(ctx, p.Mailbox) }); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(p.claims, claimsAtATime) {
+		if err := w.change(func(b Batch) error { return r.claimAll(ctx, b, p, some) }); err != nil {
 			return err
 		}
-		for _, c := range p.claims {
-			if err := b.Claim(ctx, p.Mailbox, c.Message, c.archived, false); err != nil {
-				return err
-			}
-			if c.removed {
-				w.then(func() { p.count(func(t *report.Tally) { t.Removed++ }) })
-				continue
-			}
-			if p.imap {
-				if err := b.SetFlags(ctx, p.Mailbox, c.Message, c.archived); err != nil {
-					return err
-				}
-			}
-			w.then(func() {
-				p.count(func(t *report.Tally) { t.Again++ })
-				r.sink.Report(report.MessageStored{Mailbox: p.Name, ID: c.ID, Size: c.Size, Recognised: true})
-			})
-		}
+	}
+	return w.change(func(b Batch) error {
 		for _, c := range p.flags {
 			if err := b.SetFlags(ctx, p.Mailbox, c.Message, c.archived); err != nil {
 				return err
@@ -103,6 +91,31 @@ func (r *run) prepare(ctx context.Context, p *plan) error {
 		}
 		return errors.Join(b.Gone(ctx, p.Mailbox, p.gone, true), b.Gone(ctx, p.Mailbox, p.back, false))
 	})
+}
+
+const claimsAtATime = 500
+
+// claimAll notes which archived messages are which on the server.
+func (r *run) claimAll(ctx context.Context, b Batch, p *plan, claims []claim) error {
+	for _, c := range claims {
+		if err := b.Claim(ctx, p.Mailbox, c.Message, c.archived, false); err != nil {
+			return err
+		}
+		if c.removed {
+			r.writer.then(func() { p.count(func(t *report.Tally) { t.Removed++ }) })
+			continue
+		}
+		if p.imap && !c.inStep {
+			if err := b.SetFlags(ctx, p.Mailbox, c.Message, c.archived); err != nil {
+				return err
+			}
+		}
+		r.writer.then(func() {
+			p.count(func(t *report.Tally) { t.Again++ })
+			r.sink.Report(report.MessageStored{Mailbox: p.Name, ID: c.ID, Size: c.Size, Recognised: true})
+		})
+	}
+	return nil
 }
 
 // count changes a plan's tally.

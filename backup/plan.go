@@ -79,6 +79,7 @@ type claim struct {
 	mailbox.Message
 	archived int64
 	removed  bool // from the archive, by the user
+	inStep   bool // its flags are the server's
 }
 
 // archiveFailed is the error of an archive that cannot be asked or written,

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -26,30 +27,20 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 		free = slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return c.Removed })
 	}
 	pool := newPool(free)
-	var maybe []mailbox.Message
-	for _, m := range p.want {
-		if pool.hasSize(m.Size) {
-			maybe = append(maybe, m)
-		}
-	}
-	if err := r.readHeaders(ctx, src, p, maybe); err != nil {
+	if err := r.readHeaders(ctx, src, p, pool); err != nil {
 		return err
 	}
-	found := map[mailbox.ID]fingerprint.Candidate{}
-	for _, m := range maybe {
-		if header, ok := p.headers[m.ID]; ok {
-			if archived, ok := pool.take(m.Size, header); ok {
-				found[m.ID] = archived
+	kept := p.want[:0]
+	for _, m := range p.want {
+		if header, ok := p.headers[m.ID]; ok && pool.hasSize(m.Size) {
+			if c, ok := pool.take(m.Size, header); ok {
+				p.claims = append(p.claims, claim{m, c.Message, c.Removed, slices.Equal(m.Flags, c.Flags)})
+				continue
 			}
 		}
+		kept = append(kept, m)
 	}
-	p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool {
-		c, ok := found[m.ID]
-		if ok {
-			p.claims = append(p.claims, claim{m, c.Message, c.Removed})
-		}
-		return ok
-	})
+	p.want = kept
 	p.bySum = pool.rest()
 	if p.tally.Kept == 0 && len(p.claims) > 0 && len(p.gone) > 0 {
 		r.sink.Report(report.Rebuilt{Mailbox: p.Name, Recognised: len(p.claims), Download: len(p.want)})
@@ -57,21 +48,32 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 	return nil
 }
 
-// readHeaders digests the header blocks of messages. What is read stays, also
-// when the connection is lost; the message on which it is lost is left out
-// from then on. A message without header is downloaded and compared.
-func (r *run) readHeaders(ctx context.Context, src Source, p *plan, msgs []mailbox.Message) error {
+// headersAtATime is how many header blocks are asked for at once.
+const headersAtATime = 5000
+
+// readHeaders digests the header blocks of the wanted messages that may be in
+// the pool. What is read stays, also when the connection is lost; the message
+// on which it is lost is left out from then on. A message without header is
+// downloaded and compared.
+func (r *run) readHeaders(ctx context.Context, src Source, p *plan, pool *pool) error {
 	var unread []mailbox.Message
-	for _, m := range msgs {
-		if _, ok := p.headers[m.ID]; (!ok || m.Transient) && !p.headless[m.ID] {
+	for i, m := range p.want {
+		if _, ok := p.headers[m.ID]; (!ok || m.Transient) && !p.headless[m.ID] && pool.hasSize(m.Size) {
 			unread = append(unread, m)
 		}
+		if len(unread) == headersAtATime || i == len(p.want)-1 && len(unread) > 0 {
+			if err := r.readSome(ctx, src, p, unread); err != nil {
+				return err
+			}
+			unread = unread[:0]
+		}
 	}
-	if len(unread) == 0 {
-		return nil
-	}
-	read := map[mailbox.ID]bool{}
-	err := src.Headers(ctx, p.Mailbox, unread, func(m mailbox.Message, header []byte) error {
+	return nil
+}
+
+func (r *run) readSome(ctx context.Context, src Source, p *plan, msgs []mailbox.Message) error {
+	read := make(map[mailbox.ID]bool, len(msgs))
+	err := src.Headers(ctx, p.Mailbox, msgs, func(m mailbox.Message, header []byte) error {
 		p.headers[m.ID] = fingerprint.HeaderSum(header)
 		read[m.ID] = true
 		r.crew.arrived()
@@ -80,7 +82,7 @@ func (r *run) readHeaders(ctx context.Context, src Source, p *plan, msgs []mailb
 	if err == nil || retry.IsRefused(err) {
 		return nil
 	}
-	for _, m := range unread {
+	for _, m := range msgs {
 		if !read[m.ID] {
 			p.headless[m.ID] = true
 			break
@@ -91,38 +93,47 @@ func (r *run) readHeaders(ctx context.Context, src Source, p *plan, msgs []mailb
 
 // pool holds archived messages that a server's may be recognised as.
 type pool struct {
-	bySize map[int64]int                               // how many have it, in one of the ways of counting
-	free   map[fingerprint.Sum][]fingerprint.Candidate // by header
+	sizes map[int64]bool          // that they have, in one of the ways of counting
+	free  []fingerprint.Candidate // in the order of their headers
+	taken []bool
+	from  map[fingerprint.Sum]int // where those with a header begin that are not taken
 }
 
 func newPool(free []fingerprint.Candidate) *pool {
-	p := &pool{bySize: map[int64]int{}, free: map[fingerprint.Sum][]fingerprint.Candidate{}}
+	p := &pool{sizes: map[int64]bool{}, free: free, taken: make([]bool, len(free)), from: map[fingerprint.Sum]int{}}
+	slices.SortStableFunc(free, func(a, b fingerprint.Candidate) int { return bytes.Compare(a.Header[:], b.Header[:]) })
 	for _, c := range free {
-		for _, size := range []int64{c.Size, c.Lines, c.Lines + 2} {
-			p.bySize[size]++
-		}
-		p.free[c.Header] = append(p.free[c.Header], c)
+		p.sizes[c.Size], p.sizes[c.Lines], p.sizes[c.Lines+2] = true, true, true
 	}
 	return p
 }
 
 // hasSize reports whether a message of this size may be in the pool. An
 // unknown size (-1) cannot be recognised: a header alone is not enough.
-func (p *pool) hasSize(size int64) bool { return p.bySize[size] > 0 }
+func (p *pool) hasSize(size int64) bool { return p.sizes[size] }
 
 // take takes a message with this size and header out of the pool; one with
 // exactly this size if there is one, one whose file is there if there is one.
 func (p *pool) take(size int64, header fingerprint.Sum) (found fingerprint.Candidate, ok bool) {
-	like := p.free[header]
+	first, known := p.from[header]
+	if !known {
+		first, _ = slices.BinarySearchFunc(p.free, header, func(c fingerprint.Candidate, h fingerprint.Sum) int { return bytes.Compare(c.Header[:], h[:]) })
+	}
+	for ; first < len(p.free) && p.taken[first]; first++ { // many may be alike
+	}
+	if known || first+1 < len(p.free) && p.free[first+1].Header == header {
+		p.from[header] = first
+	}
 	for _, fits := range []func(fingerprint.Candidate) bool{
 		func(c fingerprint.Candidate) bool { return !c.Removed && c.Size == size },
 		func(c fingerprint.Candidate) bool { return !c.Removed && c.SizeMatches(size) },
 		func(c fingerprint.Candidate) bool { return c.SizeMatches(size) },
 	} {
-		if i := slices.IndexFunc(like, fits); i >= 0 {
-			found = like[i]
-			p.free[header] = slices.Delete(like, i, i+1)
-			return found, true
+		for i := first; i < len(p.free) && p.free[i].Header == header; i++ {
+			if !p.taken[i] && fits(p.free[i]) {
+				p.taken[i] = true
+				return p.free[i], true
+			}
 		}
 	}
 	return found, false
@@ -131,11 +142,9 @@ func (p *pool) take(size int64, header fingerprint.Sum) (found fingerprint.Candi
 // rest returns what is left in the pool, by the digest of its octets.
 func (p *pool) rest() map[fingerprint.Sum][]int64 {
 	bySum := map[fingerprint.Sum][]int64{}
-	for _, like := range p.free {
-		for _, c := range like {
-			if !c.Removed {
-				bySum[c.SHA256] = append(bySum[c.SHA256], c.Message)
-			}
+	for i, c := range p.free {
+		if !p.taken[i] && !c.Removed {
+			bySum[c.SHA256] = append(bySum[c.SHA256], c.Message)
 		}
 	}
 	return bySum

@@ -28,6 +28,7 @@ const (
 	maxMessages = 1000
 	maxOctets   = 64 << 20
 	maxAge      = 10 * time.Second
+	maxChanges  = 5000 // of what is known of messages that are there
 )
 
 // Batch is a group of changes that become durable together. It is used by one
@@ -94,7 +95,7 @@ func batchLimit(archives int) int {
 
 // Full reports whether the batch should be committed before more is added.
 func (b *Batch) Full() bool {
-	return len(b.staged) >= b.limit || b.octets >= maxOctets || len(b.staged) > 0 && time.Since(b.begun) > maxAge
+	return len(b.staged) >= b.limit || len(b.after)+len(b.flagged) >= maxChanges || b.octets >= maxOctets || len(b.staged) > 0 && time.Since(b.begun) > maxAge
 }
 
 // Touch makes a mailbox's folder, so that an empty one is kept too.

@@ -255,6 +255,7 @@ func (a *Archive) remove(dir string, unwanted func(name string) bool) error {
 type drift struct {
 	gone, back []int64 // messages whose file is missing, or there again
 	unknown    []*entry
+	taken      int // that were unknown, and are in the index now
 }
 
 func (d *drift) none() bool { return len(d.gone)+len(d.back)+len(d.unknown) == 0 }
@@ -271,7 +272,7 @@ func (a *Archive) compare(ctx context.Context, f *folder, always bool) error {
 	if err != nil {
 		return err
 	}
-	a.found.Adopted += len(d.unknown)
+	a.found.Adopted += d.taken + len(d.unknown)
 	a.found.Removed += len(d.gone)
 	if recent1 || recent2 { // a change may still come in the same instant
 		curTime, newTime = 0, 0
@@ -337,9 +338,25 @@ func (a *Archive) drift(ctx context.Context, f *folder) (*drift, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.unknown = append(d.unknown, e)
+		if d.unknown = append(d.unknown, e); len(d.unknown) == maxMessages {
+			if err := a.takeIn(ctx, f, d.unknown); err != nil {
+				return nil, err
+			}
+			d.taken += len(d.unknown)
+			d.unknown = nil
+		}
 	}
 	return d, nil
+}
+
+// takeIn puts found files into the index, a part of many.
+func (a *Archive) takeIn(ctx context.Context, f *folder, part []*entry) error {
+	return inTx(ctx, a.db, func(tx *sql.Tx) error {
+		if err := a.saveFolder(ctx, tx, f); err != nil {
+			return err
+		}
+		return (&drift{unknown: part}).record(ctx, tx)
+	})
 }
 
 func (d *drift) record(ctx context.Context, tx *sql.Tx) error {

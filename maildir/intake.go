@@ -179,19 +179,28 @@ func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.I
 	return known, nil
 }
 
-// eachKnown reads a row of [knownQuery]. Equal lists of flags are one.
+// interned holds lists of flags by their text, so that equal ones are one.
+type interned map[string][]string
+
+func (i interned) fields(text string) []string {
+	list, ok := i[text]
+	if !ok {
+		list = strings.Fields(text)
+		i[text] = list
+	}
+	return list
+}
+
+// eachKnown reads a row of [knownQuery].
 func eachKnown(fn func(mailbox.ID, mailbox.Kept)) func(*sql.Rows) error {
-	interned := map[string][]string{}
+	interned := interned{}
 	return func(r *sql.Rows) error {
 		var id, flags string
 		var k mailbox.Kept
 		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone); err != nil {
 			return err
 		}
-		if interned[flags] == nil {
-			interned[flags] = strings.Fields(flags)
-		}
-		k.Flags = interned[flags]
+		k.Flags = interned.fields(flags)
 		fn(mailbox.ID(id), k)
 		return nil
 	}
@@ -222,17 +231,20 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(i
 		return nil, err
 	}
 	var free []fingerprint.Candidate
+	interned := interned{}
 	return free, rows(ctx, in.a.db, func(r *sql.Rows) error {
 		var c fingerprint.Candidate
 		var sum, header []byte
-		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Removed); err != nil {
+		var flags string
+		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Removed, &flags); err != nil {
 			return err
 		}
+		c.Flags = interned.fields(flags)
 		if !claimed[c.Message] && copy(c.SHA256[:], sum)+copy(c.Header[:], header) == len(c.SHA256)+len(c.Header) {
 			free = append(free, c)
 		}
 		return nil
-	}, "SELECT id, size, lines_size, sha256, header_sha256, removed_at IS NOT NULL FROM message WHERE folder = ?", row.folder.id)
+	}, "SELECT id, size, lines_size, sha256, header_sha256, removed_at IS NOT NULL, flags FROM message WHERE folder = ?", row.folder.id)
 }
 
 // Holding returns, for those of the server's names of contents that are known,

@@ -25,8 +25,9 @@ type Print struct {
 // Candidate is an archived message that may be one a server has.
 type Candidate struct {
 	Print
-	Message int64 // the archive's own number of it
-	Removed bool  // the user removed its file
+	Message int64    // the archive's own number of it
+	Removed bool     // the user removed its file
+	Flags   []string // that it has in the archive
 }
 
 // Matches reports whether a server's message with this size and header block
