@@ -28,18 +28,20 @@ func (r *run) setTwinsApart(ctx context.Context) error {
 	if err != nil {
 		return archiveFailed(ctx, err)
 	}
-	seen := make(map[string]bool, len(held))
+	seen := make(map[string]bool, len(objects))
 	for object := range held {
 		seen[object] = true
 	}
 	for _, p := range r.plans {
-		var alone []mailbox.Message
+		alone := p.want[:0]
 		for _, m := range p.want {
 			if m.Object != "" && seen[m.Object] {
 				p.twins = append(p.twins, m)
 				continue
 			}
-			seen[m.Object] = true
+			if m.Object != "" {
+				seen[m.Object] = true
+			}
 			alone = append(alone, m)
 		}
 		p.want = alone
