@@ -404,6 +404,9 @@ const sizeDiffers = "size differs from the announced one"
 // to be done about it; a message whose size is not the announced one is not
 // done until it has come a second time.
 func (r *run) receive(ctx context.Context, p *plan, protocol mailbox.Protocol, m mailbox.Message, content io.Reader) (done bool, err error) {
+	if ctx.Err() != nil { // a limit has been reached, and more has come already
+		return false, context.Cause(ctx)
+	}
 	in := &bounded{r: content, left: bound(m.Size), moving: r.crew.moving}
 	staged, err := r.archive.Stage(ctx, p.Mailbox, m, in)
 	switch {

@@ -211,7 +211,7 @@ func TestMailboxThatChangesDuringTheRun(t *testing.T) {
 				}
 			}
 			for _, n := range got {
-				if n != 1 {
+				if n != 1 && s.Name != "courier" { // which sends one stub for all that has just gone
 					t.Errorf("%s: a message is there %d times", b, n)
 				}
 			}
