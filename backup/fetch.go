@@ -244,6 +244,9 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 			return []task{t}, nil
 		}
 	}
+	if len(t.msgs) == 0 {
+		return nil, nil
+	}
 	settled := map[mailbox.ID]bool{}
 	err = src.Fetch(ctx, p.Mailbox, t.msgs, func(m mailbox.Message, _ int64, content io.Reader) error {
 		done, err := r.receive(ctx, p, src.Protocol(), m, content)
@@ -287,19 +290,21 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 
 // stillThere returns those of a task's messages that the server still lists:
 // some servers send something else in place of a message that has gone
-// meanwhile. It returns an error only if the connection is lost.
+// meanwhile, which must not be kept. What is not listed and not proven gone is
+// a failure. It returns an error only if the connection is lost.
 func (r *run) stillThere(ctx context.Context, src Source, t task) ([]mailbox.Message, error) {
 	now, err := src.List(ctx, t.Mailbox, mailbox.State{}, false)
 	if err != nil && !retry.IsRefused(err) {
 		return t.msgs, err
 	}
-	if err != nil || !t.plan.proves(now) {
-		return t.msgs, nil
-	}
-	here := idsOf(now.Messages)
+	here, proven := idsOf(now.Messages), err == nil && t.plan.proves(now)
 	return slices.DeleteFunc(slices.Clone(t.msgs), func(m mailbox.Message) bool {
-		if !here[m.ID] {
+		switch {
+		case here[m.ID]:
+		case proven:
 			t.plan.forget(m.ID)
+		default:
+			t.plan.fail(m, "it came in another size than announced, and the server does not list it any more")
 		}
 		return !here[m.ID]
 	}), nil

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"os"
@@ -157,6 +158,10 @@ func TestServerThatAllowsOneConnection(t *testing.T) {
 	})
 }
 
+// courierStub is the digest of what Courier sends, and announces the size of,
+// in place of a message that another client has just expunged.
+var courierStub = sha256.Sum256([]byte("From: System Administrator <root@localhost>\r\nSubject: message unavailable\r\n\r\nThis message is no longer available on the server.\r\n"))
+
 // Mail comes, goes and changes while the backup runs. What stays is archived,
 // and nothing is doubled.
 func TestMailboxThatChangesDuringTheRun(t *testing.T) {
@@ -210,8 +215,8 @@ func TestMailboxThatChangesDuringTheRun(t *testing.T) {
 					t.Errorf("%s: a message is there %d times", b, got[sum])
 				}
 			}
-			for _, n := range got {
-				if n != 1 && s.Name != "courier" { // which sends one stub for all that has just gone
+			for sum, n := range got {
+				if n != 1 && sum != courierStub {
 					t.Errorf("%s: a message is there %d times", b, n)
 				}
 			}
