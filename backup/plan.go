@@ -193,7 +193,7 @@ func (r *run) look(ctx context.Context, src Source) (open []*plan, err error) {
 			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
 			continue
 		}
-		p.told, p.state = state, state
+		p.told = state
 		if told && r.unchanged(p.standing, state) {
 			p.tally.Unchanged, p.tally.UIDValidity = true, state.UIDValidity
 			p.tally.OnServer, p.tally.Listed = state.Exists, state.Exists
@@ -276,35 +276,15 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 	if err != nil {
 		return false, archiveFailed(ctx, err)
 	}
-	live, removed := p.standing.Live, p.standing.Removed
-	seen := map[mailbox.ID]bool{}
-	for _, m := range ch.Messages {
-		kept, ok := known[m.ID]
-		switch {
-		case seen[m.ID]:
-		case !ok:
-			p.want = append(p.want, m)
-		default:
-			if kept.Gone {
-				p.back = append(p.back, m.ID)
-				live++
-				if kept.Removed {
-					removed++
-				}
-			}
-			if !kept.Removed && !slices.Equal(m.Flags, kept.Flags) {
-				p.flags = append(p.flags, claim{Message: m, archived: kept.Message})
-			}
-		}
-		seen[m.ID] = true
-	}
-	if live+len(p.want) != ch.Exists && ch.Vanished != nil {
+	have := p.standing
+	seen := p.sift(ch.Messages, known, &have)
+	if have.Live+len(p.want) != ch.Exists && ch.Vanished != nil {
 		err := r.archive.EachKnown(ctx, p.Mailbox, func(id mailbox.ID, kept mailbox.Kept) {
 			if !kept.Gone && !seen[id] && ch.Vanished(id) {
 				p.gone = append(p.gone, id)
-				live--
+				have.Live--
 				if kept.Removed {
-					removed--
+					have.Removed--
 				}
 			}
 		})
@@ -315,13 +295,13 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 	// A server that has given out new UIDs and names none of them leaves
 	// something out.
 	silent := ch.UIDNext == 0 || ch.UIDNext != p.standing.UIDNext && len(p.want) == 0
-	if silent || live+len(p.want) != ch.Exists {
+	if silent || have.Live+len(p.want) != ch.Exists {
 		p.want, p.flags, p.gone, p.back = nil, nil, nil, nil
 		return false, nil
 	}
 	p.state = ch.State
 	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = ch.UIDValidity, ch.Exists, ch.Exists
-	p.tally.Kept, p.tally.Removed = live-removed, removed
+	p.tally.Kept, p.tally.Removed = have.Live-have.Removed, have.Removed
 	stays := map[mailbox.ID]bool{}
 	for _, id := range p.gone {
 		stays[id] = false
@@ -335,6 +315,34 @@ func (r *run) surveyChanges(ctx context.Context, src Source, p *plan) (enough bo
 		}
 		return !gone
 	})
+}
+
+// sift plans what is to be done about messages that have changed: those that
+// are not known are wanted. It counts in have those that are listed again, and
+// returns which messages it has seen.
+func (p *plan) sift(changed []mailbox.Message, known map[mailbox.ID]mailbox.Kept, have *mailbox.Standing) (seen map[mailbox.ID]bool) {
+	seen = map[mailbox.ID]bool{}
+	for _, m := range changed {
+		kept, ok := known[m.ID]
+		switch {
+		case seen[m.ID]:
+		case !ok:
+			p.want = append(p.want, m)
+		default:
+			if kept.Gone {
+				p.back = append(p.back, m.ID)
+				have.Live++
+				if kept.Removed {
+					have.Removed++
+				}
+			}
+			if !kept.Removed && !slices.Equal(m.Flags, kept.Flags) {
+				p.flags = append(p.flags, claim{Message: m, archived: kept.Message})
+			}
+		}
+		seen[m.ID] = true
+	}
+	return seen
 }
 
 // surveyAll lists the whole mailbox.

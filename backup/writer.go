@@ -32,6 +32,7 @@ type writer struct {
 type job struct {
 	batch Batch
 	after []func()
+	ended chan struct{} // closed when the batch is committed, or cannot be; nil if nobody waits
 }
 
 // newWriter starts a writer. What was handed to it is committed even when ctx
@@ -46,19 +47,26 @@ func newWriter(ctx context.Context, archive Archive, sink report.Sink) *writer {
 func (w *writer) commitAll(ctx context.Context) {
 	defer close(w.done)
 	for j := range w.jobs {
-		if w.failed() != nil {
-			j.batch.Discard()
-			continue
+		w.commit(ctx, j)
+		if j.ended != nil {
+			close(j.ended)
 		}
-		if err := j.batch.Commit(ctx); err != nil {
-			w.failure.Lock()
-			w.failure.err = &ArchiveError{err}
-			w.failure.Unlock()
-			continue
-		}
-		for _, f := range j.after {
-			f()
-		}
+	}
+}
+
+func (w *writer) commit(ctx context.Context, j job) {
+	if w.failed() != nil {
+		j.batch.Discard()
+		return
+	}
+	if err := j.batch.Commit(ctx); err != nil {
+		w.failure.Lock()
+		w.failure.err = &ArchiveError{err}
+		w.failure.Unlock()
+		return
+	}
+	for _, f := range j.after {
+		f()
 	}
 }
 
@@ -74,7 +82,7 @@ func (w *writer) watch() {
 		case <-tick.C:
 			w.mu.Lock()
 			if w.batch.Full() {
-				w.submit()
+				w.submit(nil)
 			}
 			w.mu.Unlock()
 		}
@@ -93,7 +101,7 @@ func (w *writer) change(f func(Batch) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.batch.Full() {
-		w.submit()
+		w.submit(nil)
 	}
 	if err := w.failed(); err != nil {
 		return err
@@ -109,35 +117,28 @@ func (w *writer) change(f func(Batch) error) error {
 // durable, on another goroutine; calls do not overlap.
 func (w *writer) then(f func()) { w.after = append(w.after, f) }
 
-func (w *writer) submit() {
-	w.jobs <- job{w.batch, w.after}
+// submit hands the batch over to be committed; ended may be nil. The caller
+// holds mu.
+func (w *writer) submit(ended chan struct{}) {
+	w.jobs <- job{w.batch, w.after, ended}
 	w.batch, w.after = w.archive.Begin(), nil
 }
 
 // flush returns when everything added so far is durable, or cannot be made so.
 func (w *writer) flush() error {
-	done := make(chan struct{})
+	ended := make(chan struct{})
 	w.mu.Lock()
-	w.then(func() { close(done) })
-	w.submit()
+	w.submit(ended)
 	w.mu.Unlock()
-	for {
-		select {
-		case <-done:
-			return nil
-		case <-time.After(10 * time.Millisecond):
-			if err := w.failed(); err != nil {
-				return err
-			}
-		}
-	}
+	<-ended
+	return w.failed()
 }
 
 // close commits what is left and returns why something could not be written.
 func (w *writer) close() error {
 	close(w.stop)
 	w.mu.Lock()
-	w.submit()
+	w.submit(nil)
 	w.mu.Unlock()
 	close(w.jobs)
 	<-w.done

@@ -262,6 +262,28 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 	if p := or(s.Password, defaults.Password); p != "" {
 		a.Password, a.HasPassword = credential.NewSecret(p), true
 	}
+	if text, hint := a.setCommands(s, defaults); text != "" {
+		return fail(text, hint)
+	}
+	if text, hint := a.setSizes(s, defaults); text != "" {
+		return fail(text, hint)
+	}
+	if t := or(s.Timeout, defaults.Timeout); t != "" {
+		d, err := time.ParseDuration(t)
+		if err != nil || d <= 0 {
+			return fail(fmt.Sprintf("timeout = %q is no time", t), `write it like "60s" or "2m"`)
+		}
+		a.Timeout = d
+	}
+	if a.Server == "" {
+		return fail(fmt.Sprintf("[accounts.%s] has no server", name), `server = "imaps://mail.example.org"`)
+	}
+	return a, nil
+}
+
+// setCommands reads the commands of an account, and tells what is wrong with
+// one.
+func (a *Account) setCommands(s, defaults settings) (text, hint string) {
 	for _, c := range []struct {
 		key           string
 		own, everyone any
@@ -276,9 +298,14 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		}
 		var ok bool
 		if *c.argv, ok = commandOf(command); !ok {
-			return fail(fmt.Sprintf("%s of [accounts.%s] is neither text nor a list of texts", c.key, name), "")
+			return fmt.Sprintf("%s of [accounts.%s] is neither text nor a list of texts", c.key, a.Name), ""
 		}
 	}
+	return "", ""
+}
+
+// setSizes reads the sizes of an account, and tells what is wrong with one.
+func (a *Account) setSizes(s, defaults settings) (text, hint string) {
 	for _, c := range []struct {
 		key, text string
 		octets    *int64
@@ -291,20 +318,10 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		}
 		var err error
 		if *c.octets, err = quantity.Size(c.text); err != nil || *c.octets == 0 {
-			return fail(fmt.Sprintf("%s of [accounts.%s]: %q is no size", c.key, name, c.text), `write it like "25M"; leave it out for no limit`)
+			return fmt.Sprintf("%s of [accounts.%s]: %q is no size", c.key, a.Name, c.text), `write it like "25M"; leave it out for no limit`
 		}
 	}
-	if t := or(s.Timeout, defaults.Timeout); t != "" {
-		d, err := time.ParseDuration(t)
-		if err != nil || d <= 0 {
-			return fail(fmt.Sprintf("timeout = %q is no time", t), `write it like "60s" or "2m"`)
-		}
-		a.Timeout = d
-	}
-	if a.Server == "" {
-		return fail(fmt.Sprintf("[accounts.%s] has no server", name), `server = "imaps://mail.example.org"`)
-	}
-	return a, nil
+	return "", ""
 }
 
 // commandOf reads a command that is a text or a list of texts.

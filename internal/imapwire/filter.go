@@ -255,9 +255,6 @@ func (c *Conn) count(verb, number string) {
 // maxVanished bounds what is kept of what has vanished.
 const maxVanished = 1 << 20
 
-// uidRange is a range of UIDs, both ends included.
-type uidRange struct{ first, last uint32 }
-
 // vanish keeps what VANISHED tells (RFC 7162 section 3.2.10): messages that
 // were gone before, or that leave the selected mailbox now.
 func (c *Conn) vanish(args string) {
@@ -280,7 +277,7 @@ func (c *Conn) vanish(args string) {
 		case earlier && (!c.asked.Load() || len(c.vanished) > maxVanished):
 			c.untold = c.asked.Load()
 		case earlier:
-			c.vanished = append(c.vanished, uidRange{uint32(min(a, b)), uint32(max(a, b))})
+			c.vanished = append(c.vanished, [2]uint32{uint32(min(a, b)), uint32(max(a, b))})
 		default:
 			c.exists = max(c.exists-int(max(a, b)-min(a, b))-1, 0)
 		}
@@ -292,10 +289,7 @@ func (c *Conn) vanish(args string) {
 func (c *Conn) Vanished() (pairs [][2]uint32, tells bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range c.vanished {
-		pairs = append(pairs, [2]uint32{r.first, r.last})
-	}
-	tells = c.quick && !c.untold
+	pairs, tells = c.vanished, c.quick && !c.untold
 	c.vanished, c.untold = nil, false
 	return pairs, tells
 }

@@ -65,7 +65,7 @@ type Conn struct {
 	untold  bool        // more has vanished than is kept
 
 	objects  map[string]string // UID -> the content's name, until it is asked for
-	vanished []uidRange
+	vanished [][2]uint32       // first and last UIDs
 
 	sent   []string          // tags of the setup that await an answer
 	early  map[string]answer // answers to commands of the setup that came before their turn
