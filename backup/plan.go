@@ -22,14 +22,14 @@ type plan struct {
 	imap     bool
 
 	// What the survey found.
-	want     []mailbox.Message              // to be fetched
-	twins    []mailbox.Message              // to be copied from the archive
-	claims   []claim                        // recognised
-	flags    []claim                        // whose flags have changed on the server
-	gone     []mailbox.ID                   // no longer listed
-	back     []mailbox.ID                   // listed again
-	headers  map[mailbox.ID]fingerprint.Sum // that were read
-	headless map[mailbox.ID]bool            // the connection was lost on their header
+	want     []mailbox.Message                 // to be fetched
+	twins    []mailbox.Message                 // to be copied from the archive
+	claims   []claim                           // recognised
+	flags    []claim                           // whose flags have changed on the server
+	gone     []mailbox.ID                      // no longer listed
+	back     []mailbox.ID                      // listed again
+	headers  map[mailbox.ID]fingerprint.Header // that were read
+	headless map[mailbox.ID]bool               // the connection was lost on their header
 
 	mu       sync.Mutex // what follows changes while several lines fetch
 	tally    report.Tally
@@ -59,7 +59,7 @@ func (p *plan) fail(m mailbox.Message, reason string) {
 func newPlan(mb mailbox.Mailbox) *plan {
 	return &plan{
 		Mailbox:  mb,
-		headers:  map[mailbox.ID]fingerprint.Sum{},
+		headers:  map[mailbox.ID]fingerprint.Header{},
 		headless: map[mailbox.ID]bool{},
 		doubtful: map[mailbox.ID]fingerprint.Sum{},
 		failed:   map[mailbox.ID]failure{},

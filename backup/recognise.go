@@ -74,7 +74,7 @@ func (r *run) readHeaders(ctx context.Context, src Source, p *plan, pool *pool) 
 func (r *run) readSome(ctx context.Context, src Source, p *plan, msgs []mailbox.Message) error {
 	read := make(map[mailbox.ID]bool, len(msgs))
 	err := src.Headers(ctx, p.Mailbox, msgs, func(m mailbox.Message, header []byte) error {
-		p.headers[m.ID] = fingerprint.HeaderSum(header)
+		p.headers[m.ID] = fingerprint.ReadHeader(header)
 		read[m.ID] = true
 		r.crew.arrived()
 		return nil
@@ -94,6 +94,7 @@ func (r *run) readSome(ctx context.Context, src Source, p *plan, msgs []mailbox.
 // pool holds archived messages that a server's may be recognised as.
 type pool struct {
 	sizes map[int64]bool          // that they have, in one of the ways of counting
+	any   bool                    // of some, the size says nothing
 	free  []fingerprint.Candidate // in the order of their headers
 	taken []bool
 	from  map[fingerprint.Sum]int // where those with a header begin that are not taken
@@ -103,40 +104,52 @@ func newPool(free []fingerprint.Candidate) *pool {
 	p := &pool{sizes: map[int64]bool{}, free: free, taken: make([]bool, len(free)), from: map[fingerprint.Sum]int{}}
 	slices.SortStableFunc(free, func(a, b fingerprint.Candidate) int { return bytes.Compare(a.Header[:], b.Header[:]) })
 	for _, c := range free {
-		p.sizes[c.Size], p.sizes[c.Lines], p.sizes[c.Lines+2] = true, true, true
+		if c.Rewritten {
+			p.any = true
+		} else {
+			p.sizes[c.Size], p.sizes[c.Lines], p.sizes[c.Lines+2] = true, true, true
+		}
 	}
 	return p
 }
 
 // hasSize reports whether a message of this size may be in the pool. An
 // unknown size (-1) cannot be recognised: a header alone is not enough.
-func (p *pool) hasSize(size int64) bool { return p.sizes[size] }
+func (p *pool) hasSize(size int64) bool { return p.sizes[size] || p.any && size >= 0 }
 
 // take takes a message with this size and header out of the pool; one with
 // exactly this size if there is one, one whose file is there if there is one.
-func (p *pool) take(size int64, header fingerprint.Sum) (found fingerprint.Candidate, ok bool) {
-	first, known := p.from[header]
-	if !known {
-		first, _ = slices.BinarySearchFunc(p.free, header, func(c fingerprint.Candidate, h fingerprint.Sum) int { return bytes.Compare(c.Header[:], h[:]) })
-	}
-	for ; first < len(p.free) && p.taken[first]; first++ { // many may be alike
-	}
-	if known || first+1 < len(p.free) && p.free[first+1].Header == header {
-		p.from[header] = first
-	}
+func (p *pool) take(size int64, h fingerprint.Header) (found fingerprint.Candidate, ok bool) {
 	for _, fits := range []func(fingerprint.Candidate) bool{
 		func(c fingerprint.Candidate) bool { return !c.Removed && c.Size == size },
-		func(c fingerprint.Candidate) bool { return !c.Removed && c.SizeMatches(size) },
-		func(c fingerprint.Candidate) bool { return c.SizeMatches(size) },
+		func(c fingerprint.Candidate) bool { return !c.Removed },
+		func(fingerprint.Candidate) bool { return true },
 	} {
-		for i := first; i < len(p.free) && p.free[i].Header == header; i++ {
-			if !p.taken[i] && fits(p.free[i]) {
-				p.taken[i] = true
-				return p.free[i], true
+		for _, sum := range []fingerprint.Sum{h.Sum, h.Rewritten} {
+			for i := p.first(sum); i < len(p.free) && p.free[i].Header == sum; i++ {
+				if c := p.free[i]; !p.taken[i] && c.Matches(size, h) && fits(c) {
+					p.taken[i] = true
+					return c, true
+				}
 			}
 		}
 	}
 	return found, false
+}
+
+// first returns the place of the first message with this header that is not
+// taken. Many may be alike.
+func (p *pool) first(header fingerprint.Sum) int {
+	first, known := p.from[header]
+	if !known {
+		first, _ = slices.BinarySearchFunc(p.free, header, func(c fingerprint.Candidate, h fingerprint.Sum) int { return bytes.Compare(c.Header[:], h[:]) })
+	}
+	for ; first < len(p.free) && p.taken[first]; first++ {
+	}
+	if known || first+1 < len(p.free) && p.free[first+1].Header == header {
+		p.from[header] = first
+	}
+	return first
 }
 
 // rest returns what is left in the pool, by the digest of its octets.

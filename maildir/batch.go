@@ -709,12 +709,12 @@ func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-const insertMessage = `INSERT INTO message (folder, key, size, sha256, lines_size, header_sha256, message_id, date, sender, subject,
-	internal_date, date_from, flags, origin, archived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+const insertMessage = `INSERT INTO message (folder, key, size, sha256, lines_size, header_sha256, rewritten, message_id, date, sender, subject,
+	internal_date, date_from, flags, origin, archived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 func (e *entry) insert(ctx context.Context, prepared *sql.Stmt) (int64, error) {
 	r, err := prepared.ExecContext(ctx,
-		e.folder.id, e.key, e.print.Size, e.print.SHA256[:], e.print.Lines, e.print.Header[:], e.fields.MessageID, seconds(e.fields.Date), e.fields.From, e.fields.Subject,
+		e.folder.id, e.key, e.print.Size, e.print.SHA256[:], e.print.Lines, e.print.Header[:], e.print.Rewritten, e.fields.MessageID, seconds(e.fields.Date), e.fields.From, e.fields.Subject,
 		e.internalDate.Unix(), e.dateFrom, joined(e.flags), e.origin, time.Now().Unix())
 	if err != nil {
 		return 0, err

@@ -125,6 +125,10 @@ INSERT INTO state VALUES ('writing', '0');
 ALTER TABLE mapping ADD COLUMN object TEXT NOT NULL DEFAULT '';
 CREATE INDEX mapping_by_object ON mapping (object) WHERE object != '';
 CREATE INDEX message_removed ON message (folder) WHERE removed_at IS NOT NULL;
+`, `
+-- getmail wrote the header anew: lines_size is of the body alone, header_sha256
+-- of the fields' text without blanks and without what getmail adds
+ALTER TABLE message ADD COLUMN rewritten INTEGER NOT NULL DEFAULT 0;
 `}
 
 // openIndex opens the database at path and brings its schema forward. A file

@@ -236,7 +236,7 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(i
 		var c fingerprint.Candidate
 		var sum, header []byte
 		var flags string
-		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Removed, &flags); err != nil {
+		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags); err != nil {
 			return err
 		}
 		c.Flags = interned.fields(flags)
@@ -244,7 +244,7 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(i
 			free = append(free, c)
 		}
 		return nil
-	}, "SELECT id, size, lines_size, sha256, header_sha256, removed_at IS NOT NULL, flags FROM message WHERE folder = ?", row.folder.id)
+	}, "SELECT id, size, lines_size, sha256, header_sha256, rewritten, removed_at IS NOT NULL, flags FROM message WHERE folder = ?", row.folder.id)
 }
 
 // Holding returns, for those of the server's names of contents that are known,

@@ -240,8 +240,8 @@ Patterns *
 Create Near
 Sync Pull
 CopyArrivalDate yes
-SyncState %s/
-`, host, port, s.Password("alice"), dir, dir, dir), 0o600); err != nil {
+SyncState *
+`, host, port, s.Password("alice"), dir, dir), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	return exec.Command(path, "-q", "-c", rc, "c")

@@ -1,8 +1,8 @@
 // Package fingerprint tells whether two copies are the same message.
 //
 // A message has a digest of its exact octets, and a digest of its header
-// block that is the same whatever line ends a copy has. The second finds a
-// message again on a server without downloading it.
+// block that is the same whatever line ends a copy has, or whatever getmail did
+// to it. The second finds a message again on a server without downloading it.
 package fingerprint
 
 import (
@@ -20,6 +20,18 @@ type Print struct {
 	SHA256 Sum   // of this copy
 	Lines  int64 // octets with CRLF line ends, without a final line end and without mbsync's X-TUID
 	Header Sum   // of the header block in that form
+
+	// Rewritten says that getmail wrote the header anew: Lines is of the body
+	// alone, and Header of the fields' text without blanks and without what
+	// getmail adds.
+	Rewritten bool
+}
+
+// Header is what identifies a header block as a server sends it.
+type Header struct {
+	Sum       Sum   // compares with that of a copy as it was sent
+	Rewritten Sum   // compares with that of a copy that is rewritten
+	Octets    int64 // with the blank line that ends it
 }
 
 // Candidate is an archived message that may be one a server has.
@@ -33,13 +45,12 @@ type Candidate struct {
 // Matches reports whether a server's message with this size and header block
 // may be the message that p was taken of. Servers count an unterminated last
 // line with a line end (POP3) or without one (IMAP).
-func (p Print) Matches(size int64, header Sum) bool {
-	return p.Header == header && p.SizeMatches(size)
-}
-
-// SizeMatches is the part of [Print.Matches] that needs no header.
-func (p Print) SizeMatches(size int64) bool {
-	return size == p.Size || size == p.Lines || size == p.Lines+2
+func (p Print) Matches(size int64, h Header) bool {
+	if p.Rewritten {
+		body := size - h.Octets
+		return p.Header == h.Rewritten && (body == p.Lines || body == p.Lines+2)
+	}
+	return p.Header == h.Sum && (size == p.Size || size == p.Lines || size == p.Lines+2)
 }
 
 // maxFields bounds how much of a header is kept for its fields.
@@ -62,12 +73,17 @@ type Writer struct {
 	inLine  bool   // the start of this line is hashed already
 	skip    bool   // this line is an X-TUID
 	started bool   // a line has been hashed
-	dropped int64  // octets of X-TUID lines, with CRLF
+	lines   int64  // octets of the header block with CRLF
+	dropped int64  // of those of X-TUID lines
 	fields  []byte
+
+	rewritten *rewritten
 }
 
 // NewWriter returns a Writer for one message.
-func NewWriter() *Writer { return &Writer{whole: sha256.New(), header: sha256.New()} }
+func NewWriter() *Writer {
+	return &Writer{whole: sha256.New(), header: sha256.New(), rewritten: newRewritten()}
+}
 
 // Write never fails.
 func (w *Writer) Write(p []byte) (int, error) {
@@ -130,50 +146,65 @@ func (w *Writer) hashLine(ended bool) {
 	} else if bytes.HasSuffix(text, []byte("\r")) {
 		text, held = text[:len(text)-1], 1 // it may belong to the line end
 	}
+	octets := int64(len(text))
+	if ended {
+		octets += int64(len("\r\n"))
+	}
+	w.lines += octets
 	if !w.inLine {
 		if ended && len(text) == 0 {
 			w.headed = true
 			return
 		}
-		w.skip = len(text) >= len(xTUID) && bytes.EqualFold(text[:len(xTUID)], xTUID)
+		w.skip = hasName(text, xTUID)
 		if !w.skip && w.started {
 			w.header.Write([]byte("\r\n"))
 		}
 	}
 	if w.skip {
-		w.dropped += int64(len(text))
-		if ended {
-			w.dropped += 2
-		}
+		w.dropped += octets
 	} else {
 		w.header.Write(text)
 		w.started = true
 	}
+	w.rewritten.add(text, !w.inLine)
 	w.line = append(w.line[:0], "\r"[:held]...)
 	w.inLine = !ended
 }
 
 // Print returns the print of what was written.
 func (w *Writer) Print() Print {
-	p := Print{Size: w.size, Lines: w.size + w.bareLF - w.dropped, SHA256: Sum(w.whole.Sum(nil))}
+	h := w.endHeader()
+	p := Print{Size: w.size, Lines: w.size + w.bareLF - w.dropped, SHA256: Sum(w.whole.Sum(nil)), Header: h.Sum}
+	if w.rewritten.by {
+		p.Rewritten, p.Header, p.Lines = true, h.Rewritten, w.size+w.bareLF-w.lines
+	}
 	if w.last == '\n' {
 		p.Lines -= 2
 	}
+	return p
+}
+
+func (w *Writer) endHeader() Header {
 	if !w.headed && len(w.line) > 0 {
 		w.hashLine(false)
 	}
-	p.Header = Sum(w.header.Sum(nil))
-	return p
+	w.rewritten.endField()
+	return Header{Sum: Sum(w.header.Sum(nil)), Rewritten: Sum(w.rewritten.sum.Sum(nil)), Octets: w.lines}
 }
 
 // Fields returns the fields of the message's header that a list shows, from
 // its first 64 KiB.
 func (w *Writer) Fields() Fields { return parseFields(w.fields) }
 
-// HeaderSum returns the digest of a header block as a server sends it, with
-// or without the blank line that ends it.
-func HeaderSum(block []byte) Sum {
+// ReadHeader digests a header block as a server sends it, with or without the
+// blank line that ends it.
+func ReadHeader(block []byte) Header {
 	w := NewWriter()
 	w.Write(block)
-	return w.Print().Header
+	h := w.endHeader()
+	if !w.headed {
+		h.Octets += int64(len("\r\n"))
+	}
+	return h
 }

@@ -18,7 +18,7 @@ const message = "From: a@example.org\r\nSubject: one\r\n two\r\n\r\nbody\r\n"
 // The same message comes back with other line ends from another tool's
 // archive. If it were not recognised, thousands would be downloaded again.
 func TestCopiesWithOtherLineEndsMatch(t *testing.T) {
-	server := HeaderSum([]byte("From: a@example.org\r\nSubject: one\r\n two\r\n\r\n"))
+	server := ReadHeader([]byte("From: a@example.org\r\nSubject: one\r\n two\r\n\r\n"))
 	for name, copied := range map[string]string{
 		"as sent":          message,
 		"LF":               strings.ReplaceAll(message, "\r\n", "\n"),
@@ -34,13 +34,14 @@ func TestCopiesWithOtherLineEndsMatch(t *testing.T) {
 }
 
 func TestSizeCountsAnUnterminatedLastLineBothWays(t *testing.T) {
+	header := ReadHeader([]byte(message))
 	whole, cut := of(message).Print(), of(strings.TrimSuffix(message, "\r\n")).Print()
 	for _, size := range []int64{int64(len(message)), int64(len(message)) - 2} {
-		if !whole.SizeMatches(size) || !cut.SizeMatches(size) {
-			t.Errorf("size %d: terminated %v, unterminated %v; want both", size, whole.SizeMatches(size), cut.SizeMatches(size))
+		if !whole.Matches(size, header) || !cut.Matches(size, header) {
+			t.Errorf("size %d: terminated %v, unterminated %v; want both", size, whole.Matches(size, header), cut.Matches(size, header))
 		}
 	}
-	if whole.SizeMatches(int64(len(message)) + 1) {
+	if whole.Matches(int64(len(message))+1, header) {
 		t.Error("matches a size that is one octet off")
 	}
 }
@@ -52,17 +53,65 @@ func TestOtherHeadersDoNotMatch(t *testing.T) {
 		"From: a@example.org\r\n\r\n",
 		"From: a@example.org\r\nSubject: one\r\n two\r\nX: y\r\n\r\n",
 	} {
-		if p.Matches(p.Size, HeaderSum([]byte(header))) {
+		if p.Matches(p.Size, ReadHeader([]byte(header))) {
 			t.Errorf("matches header %q", header)
 		}
 	}
 }
 
-func TestHeaderSumIsTheSameWithoutTheBlankLine(t *testing.T) {
-	a := HeaderSum([]byte("A: b\r\nC: d\r\n\r\n"))
+func TestHeaderIsTheSameWithoutTheBlankLine(t *testing.T) {
+	a := ReadHeader([]byte("A: b\r\nC: d\r\n\r\n"))
 	for _, block := range []string{"A: b\r\nC: d\r\n", "A: b\r\nC: d", "A: b\nC: d\n\n"} {
-		if HeaderSum([]byte(block)) != a {
+		if got := ReadHeader([]byte(block)); got.Sum != a.Sum || got.Rewritten != a.Rewritten {
 			t.Errorf("%q has another digest", block)
+		}
+	}
+}
+
+// getmail folds fields anew, moves or makes up a Return-Path, and adds fields.
+// What it stored must be found on the server all the same, and nothing else.
+func TestCopiesOfGetmailMatch(t *testing.T) {
+	const rest = "Subject: a subject of more than seventy-eight characters, which getmail folds in another place\r\nTo:  b@example.org\r\n\r\nbody\r\n"
+	const copied = "Subject: a subject of more than seventy-eight characters, which getmail folds\n in another place\nTo: b@example.org\n"
+	const received = "Received: from 127.0.0.1 by host with IMAP4\n getmail6 msgid:INBOX/1/1; 24 Nov 2026 20:00:00 -0000\n"
+	const own = "X-getmail-retrieved-from-mailbox: INBOX\n"
+	for _, server := range []string{rest, "Return-Path: <a@example.org>\r\n" + rest, "Received: by x\r\nReturn-Path:\r\n <a@example.org>\r\n" + rest} {
+		top, kept := "Return-Path: <unknown>\n", ""
+		if strings.Contains(server, "Return-Path") {
+			top = "Return-Path: <a@example.org>\n"
+		}
+		if strings.HasPrefix(server, "Received") {
+			kept = "Received: by x\n"
+		}
+		for name, as := range map[string]string{
+			"IMAP": top + "Delivered-To: unknown\n" + received + kept + copied + own,
+			"IMAP, neither delivered_to nor received": top + kept + copied + own,
+			"IMAP, multidrop":                         top + "Delivered-To: b@example.org\n" + received + kept + copied + own,
+			"POP3":                                    top + "Delivered-To: unknown\n" + received + kept + copied,
+			"POP3, no delivered_to":                   top + received + kept + copied,
+			"POP3, no received":                       top + "Delivered-To: unknown\n" + kept + copied,
+		} {
+			p := of(as + "\nbody\n").Print()
+			header := ReadHeader([]byte(strings.TrimSuffix(server, "body\r\n")))
+			for _, size := range []int{len(server), len(server) - 2} {
+				if !p.Matches(int64(size), header) {
+					t.Errorf("%s of %q: %+v does not match size %d", name, server, p, size)
+				}
+			}
+			if p.Matches(int64(len(server))+1, header) {
+				t.Errorf("%s of %q: matches a body of another size", name, server)
+			}
+			if p.Matches(int64(len(server)), ReadHeader([]byte(strings.Replace(server, "b@", "c@", 1)))) {
+				t.Errorf("%s of %q: matches another header", name, server)
+			}
+		}
+	}
+	for name, ordinary := range map[string]string{
+		"fetched by getmail before it was sent": "Received: by y\nReceived: by x\nReturn-Path: <c@example.org>\n" + received + copied,
+		"delivered":                             "Return-Path: <a@example.org>\nDelivered-To: b@example.org\nReceived: by x\n" + copied,
+	} {
+		if of(ordinary + "\nbody\n").Print().Rewritten {
+			t.Errorf("%s: held to be a copy of getmail", name)
 		}
 	}
 }
@@ -82,6 +131,7 @@ func TestFieldsOfStrangeHeaders(t *testing.T) {
 func FuzzPrintDoesNotDependOnThePieces(f *testing.F) {
 	f.Add([]byte(message), uint8(3))
 	f.Add([]byte("X-TUID: a\n\r\r\n\n\r"), uint8(1))
+	f.Add([]byte("Return-Path: <unknown>\nDelivered-To: unknown\nReceived: by x with POP3\n getmail6; now\r\nA: b\nX-getmail-retrieved-from-mailbox: c\n d\n\nbody"), uint8(2))
 	f.Add([]byte(strings.Repeat("long", 3000)+"\r\nX-TUID: b\r\n\r\nbody\n"), uint8(200))
 	f.Fuzz(func(t *testing.T, msg []byte, step uint8) {
 		whole := of(string(msg)).Print()
