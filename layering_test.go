@@ -16,7 +16,8 @@ var mayImport = map[string][]string{
 	".": {"internal/cli"},
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
-		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/quantity", "internal/report", "internal/retry",
+		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/quantity", "internal/report",
+		"internal/retry", "internal/sasl",
 	},
 
 	// the engine: no network, no disk, no terminal
@@ -24,10 +25,11 @@ var mayImport = map[string][]string{
 
 	// the edges, each protocol on its wire
 	"maildir":           {"mailbox", "internal/fingerprint"},
-	"internal/imapconn": {"mailbox", "internal/imapwire", "internal/netconn", "internal/retry"},
-	"internal/pop3conn": {"mailbox", "internal/credential", "internal/netconn", "internal/pop3wire", "internal/retry"},
-	"internal/imapwire": {"internal/credential", "internal/netconn", "internal/retry"},
-	"internal/pop3wire": {"internal/netconn", "internal/retry"},
+	"internal/imapconn": {"mailbox", "internal/imapwire", "internal/netconn", "internal/retry", "internal/sasl"},
+	"internal/pop3conn": {"mailbox", "internal/credential", "internal/netconn", "internal/pop3wire", "internal/retry", "internal/sasl"},
+	"internal/imapwire": {"internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
+	"internal/pop3wire": {"internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
+	"internal/sasl":     {"internal/credential"},
 	"internal/netconn":  {"internal/retry"},
 	"internal/config":   {"internal/credential", "internal/quantity"},
 	"internal/demo":     {},
@@ -51,8 +53,8 @@ var homes = map[string][]string{
 	"github.com/knadh/go-pop3":       {"internal/pop3conn"},
 	"github.com/emersion/go-maildir": {"maildir"},
 	"github.com/emersion/go-message": {"internal/fingerprint"},
-	"github.com/emersion/go-sasl":    {"internal/imapwire"},
-	"github.com/xdg-go/scram":        {"internal/imapwire"},
+	"github.com/emersion/go-sasl":    {"internal/sasl"},
+	"github.com/xdg-go/scram":        {"internal/sasl"},
 	"github.com/klauspost/compress":  {"internal/imapwire"},
 	"github.com/urfave/cli":          {"internal/cli"},
 	"github.com/dustin/go-humanize":  {"internal/cli"},

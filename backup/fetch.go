@@ -247,16 +247,7 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 	if len(t.msgs) == 0 {
 		return nil, nil
 	}
-	settled := map[mailbox.ID]bool{}
-	err = src.Fetch(ctx, p.Mailbox, t.msgs, func(m mailbox.Message, _ int64, content io.Reader) error {
-		done, err := r.receive(ctx, p, src.Protocol(), m, content)
-		if done {
-			settled[m.ID] = true
-			r.crew.arrived()
-		}
-		return err
-	})
-	left := slices.DeleteFunc(slices.Clone(t.msgs), func(m mailbox.Message) bool { return settled[m.ID] })
+	left, err := r.fetchSome(ctx, src, p, t.msgs)
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
@@ -405,19 +396,15 @@ func (t task) halves(msgs []mailbox.Message) (two []task) {
 // not in the size that the server announced.
 const sizeDiffers = "size differs from the announced one"
 
-// receive puts one message into the archive. done says that nothing more is
-// to be done about it; a message whose size is not the announced one is not
-// done until it has come a second time.
-func (r *run) receive(ctx context.Context, p *plan, protocol mailbox.Protocol, m mailbox.Message, content io.Reader) (done bool, err error) {
+// store puts one message into the archive. done says that nothing more is to
+// be done about it; a message whose size is not the announced one is not done
+// until it has come a second time.
+func (r *run) store(ctx context.Context, p *plan, protocol mailbox.Protocol, m mailbox.Message, content io.Reader) (done bool, err error) {
 	if ctx.Err() != nil { // a limit has been reached, and more has come already
 		return false, context.Cause(ctx)
 	}
-	in := &bounded{r: content, left: bound(m.Size), moving: r.crew.moving}
-	staged, err := r.archive.Stage(ctx, p.Mailbox, m, in)
-	switch {
-	case in.err != nil:
-		return false, in.err
-	case err != nil:
+	staged, err := r.archive.Stage(ctx, p.Mailbox, m, content)
+	if err != nil {
 		return false, archiveFailed(ctx, err)
 	}
 	print := staged.Print()
@@ -441,19 +428,19 @@ func (p *plan) judge(protocol mailbox.Protocol, m mailbox.Message, print fingerp
 	case print.Size == 0 && m.Size > 0:
 		p.failed[m.ID] = failure{m, fmt.Sprintf("the server sends nothing in place of %d octets", m.Size)}
 		return false, true, ""
-	case !again && !agrees(protocol, m.Size, print.Size):
+	case agrees(protocol, m.Size, print.Size):
+		return true, true, ""
+	case !again:
 		p.doubtful[m.ID] = print.SHA256
 		return false, false, ""
-	case again && first != print.SHA256:
+	case first != print.SHA256:
 		p.failed[m.ID] = failure{m, fmt.Sprintf("the server announces %d octets and sends others each time", m.Size)}
 		return false, true, ""
-	case again:
-		if print.Size < m.Size {
-			p.short++
-		}
-		return true, true, sizeDiffers
 	}
-	return true, true, ""
+	if print.Size < m.Size {
+		p.short++
+	}
+	return true, true, sizeDiffers
 }
 
 // spare takes an archived message with these octets that stands for none on

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
@@ -29,6 +30,7 @@ type plan struct {
 	gone     []mailbox.ID                      // no longer listed
 	back     []mailbox.ID                      // listed again
 	headers  map[mailbox.ID]fingerprint.Header // that were read
+	dates    map[mailbox.ID]time.Time          // that those tell, if dates decide
 	headless map[mailbox.ID]bool               // the connection was lost on their header
 
 	mu       sync.Mutex // what follows changes while several lines fetch
@@ -60,6 +62,7 @@ func newPlan(mb mailbox.Mailbox) *plan {
 	return &plan{
 		Mailbox:  mb,
 		headers:  map[mailbox.ID]fingerprint.Header{},
+		dates:    map[mailbox.ID]time.Time{},
 		headless: map[mailbox.ID]bool{},
 		doubtful: map[mailbox.ID]fingerprint.Sum{},
 		failed:   map[mailbox.ID]failure{},
@@ -441,12 +444,32 @@ func (r *run) settleWants(ctx context.Context, src Source, p *plan, live func(id
 		return err
 	}
 	if r.Filter.ByMessage() {
-		all := len(p.want)
-		p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool { return !r.Filter.Wants(m) })
-		p.tally.Excluded = all - len(p.want)
+		if err := r.choose(ctx, src, p); err != nil {
+			return err
+		}
 	}
 	if len(p.want) == 0 {
 		return nil
 	}
 	return r.recognise(ctx, src, p, live)
+}
+
+// choose drops the wanted messages that the filter does not want. Where the
+// server does not tell when a message arrived, its header does.
+func (r *run) choose(ctx context.Context, src Source, p *plan) error {
+	undated := func(m mailbox.Message) bool { return m.InternalDate.IsZero() && r.Filter.Wants(m) }
+	if r.Filter.ByDate() {
+		if err := r.readHeaders(ctx, src, p, undated); err != nil {
+			return err
+		}
+	}
+	all := len(p.want)
+	p.want = slices.DeleteFunc(p.want, func(m mailbox.Message) bool {
+		if m.InternalDate.IsZero() {
+			m.InternalDate = p.dates[m.ID]
+		}
+		return !r.Filter.Wants(m)
+	})
+	p.tally.Excluded = all - len(p.want)
+	return nil
 }

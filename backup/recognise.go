@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"time"
 
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
@@ -27,7 +28,7 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 		free = slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return c.Removed })
 	}
 	pool := newPool(free)
-	if err := r.readHeaders(ctx, src, p, pool); err != nil {
+	if err := r.readHeaders(ctx, src, p, func(m mailbox.Message) bool { return pool.hasSize(m.Size) }); err != nil {
 		return err
 	}
 	kept := p.want[:0]
@@ -51,14 +52,14 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 // headersAtATime is how many header blocks are asked for at once.
 const headersAtATime = 5000
 
-// readHeaders digests the header blocks of the wanted messages that may be in
-// the pool. What is read stays, also when the connection is lost; the message
-// on which it is lost is left out from then on. A message without header is
-// downloaded and compared.
-func (r *run) readHeaders(ctx context.Context, src Source, p *plan, pool *pool) error {
+// readHeaders digests the header blocks of those wanted messages that need it.
+// What is read stays, also when the connection is lost; the message on which
+// it is lost is left out from then on. A message without header is downloaded
+// and compared.
+func (r *run) readHeaders(ctx context.Context, src Source, p *plan, need func(mailbox.Message) bool) error {
 	var unread []mailbox.Message
 	for i, m := range p.want {
-		if _, ok := p.headers[m.ID]; (!ok || m.Transient) && !p.headless[m.ID] && pool.hasSize(m.Size) {
+		if _, ok := p.headers[m.ID]; (!ok || m.Transient) && !p.headless[m.ID] && need(m) {
 			unread = append(unread, m)
 		}
 		if len(unread) == headersAtATime || i == len(p.want)-1 && len(unread) > 0 {
@@ -75,6 +76,9 @@ func (r *run) readSome(ctx context.Context, src Source, p *plan, msgs []mailbox.
 	read := make(map[mailbox.ID]bool, len(msgs))
 	err := src.Headers(ctx, p.Mailbox, msgs, func(m mailbox.Message, header []byte) error {
 		p.headers[m.ID] = fingerprint.ReadHeader(header)
+		if r.Filter.ByDate() {
+			p.dates[m.ID], _ = fingerprint.ReadFields(header).Arrived(time.Now())
+		}
 		read[m.ID] = true
 		r.crew.arrived()
 		return nil

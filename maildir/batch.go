@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -185,6 +186,8 @@ func (b *Batch) Add(s *Staged, note string) {
 	b.octets += s.e.print.Size
 }
 
+var printers = sync.Pool{New: func() any { return fingerprint.NewWriter() }}
+
 // fill writes the content and dates the file.
 func (e *entry) fill(m mailbox.Message, content io.Reader) error {
 	if fi, err := e.file.Stat(); err != nil {
@@ -194,7 +197,9 @@ func (e *entry) fill(m mailbox.Message, content io.Reader) error {
 			return err
 		}
 	}
-	w := fingerprint.NewWriter()
+	w := printers.Get().(*fingerprint.Writer)
+	defer printers.Put(w)
+	w.Reset()
 	if _, err := copyTo(io.MultiWriter(e.file, w), content); err != nil {
 		return err
 	}
@@ -206,18 +211,13 @@ func (e *entry) fill(m mailbox.Message, content io.Reader) error {
 }
 
 // dateOf returns the time that a message gets, and where it is from:
-// INTERNALDATE, else the topmost Received field, which the account's own
-// server wrote, else the Date field, else now. A header's date in the future
-// is not believed.
+// INTERNALDATE, else what the header tells, else now.
 func dateOf(m mailbox.Message, f fingerprint.Fields, now time.Time) (time.Time, string) {
-	believed := func(t time.Time) bool { return t.Unix() > 0 && t.Before(now.Add(24*time.Hour)) }
-	switch {
-	case !m.InternalDate.IsZero():
+	if !m.InternalDate.IsZero() {
 		return m.InternalDate, "internaldate"
-	case believed(f.Received()):
-		return f.Received(), "received"
-	case believed(f.Date):
-		return f.Date, "date"
+	}
+	if t, from := f.Arrived(now); from != "" {
+		return t, from
 	}
 	return now.Truncate(time.Second), "now"
 }
@@ -585,6 +585,9 @@ func (b *Batch) link(ctx context.Context) error {
 	}
 	first := map[same]string{}
 	for _, e := range b.staged {
+		if e.dateFrom != "internaldate" {
+			continue // it may get a better one, and links have but one
+		}
 		s := same{e.print.SHA256, e.internalDate.Unix()}
 		other, ok := first[s]
 		if !ok && archived[e.print.SHA256] {
@@ -630,7 +633,7 @@ func (b *Batch) archived(ctx context.Context) (map[fingerprint.Sum]bool, error) 
 func (a *Archive) fileWith(ctx context.Context, sum fingerprint.Sum, date int64) (string, error) {
 	var key, folderPath string
 	err := a.db.QueryRowContext(ctx, `SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder
-		WHERE m.sha256 = ? AND m.internal_date = ? AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`, sum[:], date).Scan(&key, &folderPath)
+		WHERE m.sha256 = ? AND m.internal_date = ? AND m.date_from = 'internaldate' AND m.removed_at IS NULL AND m.origin = 'server' LIMIT 1`, sum[:], date).Scan(&key, &folderPath)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}

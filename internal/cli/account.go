@@ -26,6 +26,7 @@ import (
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
 	"mailstow/internal/pop3conn"
+	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 	"mailstow/maildir"
 )
@@ -73,14 +74,15 @@ func (a *account) source() string {
 
 // open logs in.
 func (a *account) open(secret credential.Secret) func(context.Context) (backup.Source, error) {
+	login := sasl.Login{User: a.user, Secret: secret, Method: a.method}
+	if a.authUser != "" {
+		login.User, login.As = a.authUser, a.user
+	}
+	if a.protocol == mailbox.POP3 {
+		server := &pop3conn.Server{Endpoint: a.endpoint, Login: login}
+		return func(ctx context.Context) (backup.Source, error) { return opened(server.Dial(ctx)) }
+	}
 	return func(ctx context.Context) (backup.Source, error) {
-		if a.protocol == mailbox.POP3 {
-			return opened(pop3conn.Dial(ctx, a.endpoint, a.user, secret))
-		}
-		login := imapwire.Login{User: a.user, Secret: secret, Method: a.method}
-		if a.authUser != "" {
-			login.User, login.As = a.authUser, a.user
-		}
 		return opened(imapconn.Dial(ctx, a.endpoint, login))
 	}
 }
@@ -202,7 +204,7 @@ func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*
 
 // configured makes an account of one in the config file.
 func (p *program) configured(c *cli.Context, root string, set config.Account) (*account, error) {
-	a, err := p.fromURL(c, set, set.Address)
+	a, err := p.fromConfig(c, set)
 	if err != nil {
 		var pr *problemError
 		if errors.As(err, &pr) {
@@ -219,6 +221,37 @@ func (p *program) configured(c *cli.Context, root string, set config.Account) (*
 	}
 	a.name, a.dir = set.Name, filepath.Join(root, maildir.PathOf(mailbox.NewName(dir)))
 	return a, nil
+}
+
+// fromConfig makes an account of the URL that --via chooses.
+func (p *program) fromConfig(c *cli.Context, set config.Account) (*account, error) {
+	via := mailbox.Protocol(c.String("via"))
+	if set.Server == "" { // one URL for each protocol
+		if set.Server = set.IMAP; set.IMAP == "" || via == mailbox.POP3 && set.POP3 != "" {
+			set.Server = set.POP3
+		}
+	}
+	a, err := p.fromURL(c, set, set.Address)
+	if err != nil {
+		return nil, err
+	}
+	for key, u := range map[mailbox.Protocol]string{mailbox.IMAP: set.IMAP, mailbox.POP3: set.POP3} {
+		if u != "" && u == set.Server && a.protocol != key {
+			return nil, configFailed(fmt.Sprintf("%s = %q is a server of the other protocol", key, u), "")
+		}
+	}
+	return a, nil
+}
+
+// checkVia makes sure that an account is reached as --via says.
+func (a *account) checkVia(via string) error {
+	switch {
+	case !slices.Contains([]string{"", "auto", string(mailbox.IMAP), string(mailbox.POP3)}, via):
+		return &usageError{text: fmt.Sprintf("--via %q: there is imap, pop3 and auto", via)}
+	case via != "" && via != "auto" && via != string(a.protocol):
+		return configFailed(fmt.Sprintf("no %s server is named", strings.ToUpper(via)), fmt.Sprintf(`give %s = "%ss://..." in the config file`, via, via))
+	}
+	return nil
 }
 
 // schemes say what the beginning of a URL means.
@@ -273,6 +306,9 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(c.String("tls-ca"), set.TLSCA), first(c.String("tls-cert"), set.TLSCert), first(c.String("tls-key"), set.TLSKey)); err != nil {
 		return nil, err
 	}
+	if err := a.checkVia(c.String("via")); err != nil {
+		return nil, err
+	}
 	a.password = func(ctx context.Context) (credential.Secret, error) { return p.password(ctx, c, a, set) }
 	if err := a.loginBy(c, set); err != nil {
 		return nil, err
@@ -289,11 +325,12 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 	if a.method == "password" {
 		a.method = ""
 	}
-	if a.authUser != "" && a.protocol == mailbox.POP3 {
-		return configFailed("nobody can log in for another user over POP3", "use IMAP, or leave out auth_user")
+	methods := imapwire.Methods
+	if a.protocol == mailbox.POP3 {
+		methods = pop3conn.Methods
 	}
-	if a.method != "" && (a.protocol == mailbox.POP3 || !slices.Contains(imapwire.Methods, a.method)) {
-		return configFailed(fmt.Sprintf("there is no way to log in to %s called %q", a.host, a.method), "use password or, over IMAP, one of "+strings.Join(imapwire.Methods, ", "))
+	if a.method != "" && !slices.Contains(methods, a.method) {
+		return configFailed(fmt.Sprintf("there is no way to log in to %s over %s called %q", a.host, strings.ToUpper(string(a.protocol)), a.method), "use password or one of "+strings.Join(methods, ", "))
 	}
 	token := set.TokenCommand
 	if line := c.String("token-command"); line != "" {
@@ -426,7 +463,7 @@ func loginFlags() []cli.Flag {
 		text("user", "login `NAME`, where the URL has none"),
 		text("password-command", "run `CMD`, read the password from its first line"),
 		text("password-file", "read the password from the first line of `FILE` (- is stdin)"),
-		text("auth", "log in by `METHOD`: password, or "+strings.Join(imapwire.Methods, ", ")),
+		text("auth", "log in by `METHOD`: password; over IMAP "+strings.Join(imapwire.Methods, ", ")+"; over POP3 "+strings.Join(pop3conn.Methods, ", ")),
 		text("auth-user", "log in as `NAME`, to read the mail of another user"),
 		text("token-command", "run `CMD` for an access token, whenever one is needed"),
 		text("tls-ca", "also trust the CA certificates in `FILE`"),

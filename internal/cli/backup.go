@@ -39,6 +39,7 @@ missing. Nothing is ever deleted, neither on the server nor in the archive.`,
 			text("to", "archive `DIR`; each account gets a directory in it", "t"),
 			yes("dry-run", "show what would be copied, change nothing", "n"),
 			yes("new-archive", "begin a new archive where an earlier one has vanished"),
+			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
 			yes("refetch", "get again what you removed from the archive"),
 			yes("watch", "stay, and copy new mail when the server tells of it (IDLE)"),
 			&cli.DurationFlag{Name: "every", Usage: "stay, and look at everything again after `TIME`"},
@@ -224,6 +225,9 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	defer login.close()
 	if a.insecure {
 		out.warn(a, "password and mail go over the network in plain text")
+	}
+	if a.protocol == mailbox.POP3 && strings.HasSuffix(a.host, "gmail.com") {
+		out.warn(a, "over POP3 Gmail shows a part of the mail, and other parts another time; imaps://imap.gmail.com has all of it")
 	}
 	if !maildir.Exists(o.dir) {
 		if err := login.now(ctx); err != nil { // nothing is made for a name that was mistyped

@@ -31,7 +31,8 @@ type File struct {
 type Account struct {
 	Name            string
 	Address         string
-	Server          string // a URL such as imaps://mail.example.org
+	Server          string // a URL such as imaps://mail.example.org; or, in its place,
+	IMAP, POP3      string // one for each
 	User            string
 	Password        credential.Secret
 	HasPassword     bool
@@ -71,6 +72,8 @@ func (e *Error) Error() string {
 type settings struct {
 	Address         string `toml:"address"`
 	Server          string `toml:"server"`
+	IMAP            string `toml:"imap"`
+	POP3            string `toml:"pop3"`
 	User            string `toml:"user"`
 	Password        string `toml:"password"`
 	PasswordCommand any    `toml:"password_command"`
@@ -235,7 +238,9 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 	a := Account{
 		Name:         name,
 		Address:      s.Address,
-		Server:       or(s.Server, defaults.Server),
+		Server:       s.Server,
+		IMAP:         s.IMAP,
+		POP3:         s.POP3,
 		User:         or(s.User, defaults.User),
 		PasswordFile: r.expand(or(s.PasswordFile, defaults.PasswordFile)),
 		TLSCA:        r.expand(or(s.TLSCA, defaults.TLSCA)),
@@ -248,6 +253,9 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		Include:      orList(s.Include, defaults.Include),
 		Exclude:      orList(s.Exclude, defaults.Exclude),
 		Connections:  s.Connections,
+	}
+	if s.Server == "" && s.IMAP == "" && s.POP3 == "" {
+		a.Server, a.IMAP, a.POP3 = defaults.Server, defaults.IMAP, defaults.POP3
 	}
 	if a.Connections == 0 {
 		a.Connections = defaults.Connections
@@ -275,8 +283,11 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		}
 		a.Timeout = d
 	}
-	if a.Server == "" {
+	switch {
+	case a.Server == "" && a.IMAP == "" && a.POP3 == "":
 		return fail(fmt.Sprintf("[accounts.%s] has no server", name), `server = "imaps://mail.example.org"`)
+	case a.Server != "" && (a.IMAP != "" || a.POP3 != ""):
+		return fail(fmt.Sprintf("[accounts.%s] has server beside imap or pop3", name), `give imap = "imaps://..." and pop3 = "pop3s://..." alone`)
 	}
 	return a, nil
 }

@@ -50,8 +50,11 @@ func (f *Filter) Skips(m mailbox.Mailbox) string {
 
 // ByMessage reports whether some messages of a wanted mailbox may not be.
 func (f *Filter) ByMessage() bool {
-	return !f.NotBefore.IsZero() || !f.Before.IsZero() || f.MaxSize > 0
+	return f.ByDate() || f.MaxSize > 0
 }
+
+// ByDate reports whether the time of arrival decides.
+func (f *Filter) ByDate() bool { return !f.NotBefore.IsZero() || !f.Before.IsZero() }
 
 // Wants reports whether a message is wanted. One whose size or date the
 // server does not tell is.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"mime"
 	"net/mail"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,67 +22,92 @@ type Fields struct {
 	received string // the time of the topmost Received field
 }
 
-// Received returns the time of the topmost Received field, zero if there is
-// none that can be read.
-func (f Fields) Received() time.Time { return parseDate(f.received) }
+// ReadFields returns the fields of a header block.
+func ReadFields(block []byte) Fields { return parseFields(block) }
+
+// Arrived returns when the message arrived, as far as its header tells, and
+// from which field: the topmost Received, which the account's own server
+// wrote, else Date; "" if neither can be believed. A time more than a day in
+// the future is not.
+func (f Fields) Arrived(now time.Time) (t time.Time, from string) {
+	believed := func(t time.Time) bool { return t.Unix() > 0 && t.Before(now.Add(24*time.Hour)) }
+	if t := parseDate(f.received); believed(t) {
+		return t, "received"
+	}
+	if believed(f.Date) {
+		return f.Date, "date"
+	}
+	return time.Time{}, ""
+}
 
 // maxField bounds what is decoded of one field.
 const maxField = 1000
 
 func parseFields(header []byte) Fields {
 	var f Fields
-	seen := map[string]bool{}
+	var seen [len(shown)]bool
 	for len(header) > 0 {
-		name, value, rest, ended := nextField(header)
-		header = rest
-		if ended {
+		line, rest := cutLine(header)
+		if len(line) == 0 {
 			break
 		}
-		if seen[name] {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		which := slices.IndexFunc(shown[:], func(s string) bool { return isName(name, s) })
+		if which < 0 || seen[which] {
+			header = skipFolded(rest)
 			continue
 		}
-		seen[name] = true
-		switch name {
+		seen[which] = true
+		var text string
+		text, header = unfold(value, rest)
+		if shown[which] != "received" && len(text) > maxField {
+			text = strings.Clone(text[:maxField])
+		}
+		switch shown[which] {
 		case "message-id":
-			f.MessageID = value
+			f.MessageID = text
 		case "date":
-			f.Date = parseDate(value)
+			f.Date = parseDate(text)
 		case "from":
-			f.From = decode(value)
+			f.From = decode(text)
 		case "subject":
-			f.Subject = decode(value)
+			f.Subject = decode(text)
 		case "received":
-			f.received = strings.Clone(value[strings.LastIndexByte(value, ';')+1:])
+			f.received = strings.Clone(text[strings.LastIndexByte(text, ';')+1:])
 		}
 	}
 	return f
 }
 
-// nextField splits the first field, unfolded, off a header block. ended says
-// that the blank line has come. A line without a colon gives an empty name.
-func nextField(b []byte) (name, value string, rest []byte, ended bool) {
-	line, rest := cutLine(b)
-	if len(line) == 0 {
-		return "", "", rest, true
+// shown are the names of the fields that are read.
+var shown = [...]string{"message-id", "date", "from", "subject", "received"}
+
+func isName(b []byte, name string) bool {
+	b = bytes.TrimSpace(b)
+	return len(b) == len(name) && strings.EqualFold(string(b), name)
+}
+
+// skipFolded returns what follows the lines that continue a field.
+func skipFolded(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		_, b = cutLine(b)
 	}
-	n, v, ok := bytes.Cut(line, []byte(":"))
+	return b
+}
+
+// unfold returns a field's value without its line ends, and what follows it.
+func unfold(first, rest []byte) (value string, after []byte) {
 	var field strings.Builder
-	field.Write(bytes.TrimSpace(v))
+	field.Write(bytes.TrimSpace(first))
 	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+		var line []byte
 		line, rest = cutLine(rest)
 		if field.Len() < maxField {
 			field.WriteByte(' ')
 			field.Write(bytes.TrimSpace(line))
 		}
 	}
-	if ok && len(n) <= len("message-id")+2 {
-		name = strings.ToLower(strings.TrimSpace(string(n)))
-	}
-	value = strings.TrimSpace(field.String())
-	if name != "received" && len(value) > maxField {
-		value = strings.Clone(value[:maxField])
-	}
-	return name, value, rest, false
+	return strings.TrimSpace(field.String()), rest
 }
 
 func cutLine(b []byte) (line, rest []byte) {
@@ -89,12 +115,20 @@ func cutLine(b []byte) (line, rest []byte) {
 	return bytes.TrimSuffix(line, []byte("\r")), rest
 }
 
+// usualDate is the form that nearly all dates have (RFC 5322 section 3.3), but
+// for a comment at the end; mail.ParseDate tries many others before it.
+const usualDate = "Mon, 2 Jan 2006 15:04:05 -0700"
+
 func parseDate(s string) time.Time {
 	s = strings.TrimSpace(s)
 	if len(s) > 100 {
 		return time.Time{}
 	}
-	t, err := mail.ParseDate(s)
+	bare, _, _ := strings.Cut(s, " (")
+	t, err := time.Parse(usualDate, bare)
+	if err != nil {
+		t, err = mail.ParseDate(s)
+	}
 	if err != nil {
 		return time.Time{}
 	}

@@ -85,6 +85,14 @@ func NewWriter() *Writer {
 	return &Writer{whole: sha256.New(), header: sha256.New(), rewritten: newRewritten()}
 }
 
+// Reset makes w as new, for another message; it keeps its buffers.
+func (w *Writer) Reset() {
+	w.whole.Reset()
+	w.header.Reset()
+	w.rewritten.reset()
+	*w = Writer{whole: w.whole, header: w.header, rewritten: w.rewritten, line: w.line[:0], fields: w.fields[:0]}
+}
+
 // Write never fails.
 func (w *Writer) Write(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -120,9 +128,11 @@ func (w *Writer) countLines(p []byte) {
 const maxLine = 4 << 10
 
 func (w *Writer) readHeader(p []byte) {
-	if n := maxFields - len(w.fields); n > 0 {
-		w.fields = append(w.fields, p[:min(n, len(p))]...)
-	}
+	all := p
+	defer func() {
+		header := all[:len(all)-len(p)]
+		w.fields = append(w.fields, header[:min(maxFields-len(w.fields), len(header))]...)
+	}()
 	for len(p) > 0 && !w.headed {
 		n := bytes.IndexByte(p, '\n') + 1
 		ended := n > 0

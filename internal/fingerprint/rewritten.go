@@ -25,6 +25,11 @@ type rewritten struct {
 
 func newRewritten() *rewritten { return &rewritten{sum: sha256.New()} }
 
+func (r *rewritten) reset() {
+	r.sum.Reset()
+	*r = rewritten{sum: r.sum, top: r.top[:0], text: r.text[:0]}
+}
+
 var (
 	xGetmail    = []byte("X-getmail-retrieved-from-mailbox:")
 	returnPath  = []byte("Return-Path:")

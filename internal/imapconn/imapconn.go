@@ -20,6 +20,7 @@ import (
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
+	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 )
 
@@ -34,8 +35,8 @@ type Conn struct {
 }
 
 // Dial connects and logs in. The connection is closed when ctx ends.
-func Dial(ctx context.Context, e netconn.Endpoint, login imapwire.Login) (*Conn, error) {
-	wire, err := imapwire.Dial(ctx, e, login)
+func Dial(ctx context.Context, e netconn.Endpoint, login sasl.Login) (*Conn, error) {
+	wire, err := imapwire.Dial(ctx, e, login, imapwire.Auto)
 	if err != nil {
 		return nil, err
 	}

@@ -11,16 +11,16 @@ import (
 	"mailstow/internal/credential"
 	"mailstow/internal/demo"
 	"mailstow/internal/imapconn"
-	"mailstow/internal/imapwire"
 	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
+	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 )
 
 func dial(t *testing.T, addr, user, password string) *imapconn.Conn {
 	t.Helper()
 	e := netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 10 * time.Second}
-	c, err := imapconn.Dial(t.Context(), e, imapwire.Login{User: user, Secret: credential.NewSecret(password)})
+	c, err := imapconn.Dial(t.Context(), e, sasl.Login{User: user, Secret: credential.NewSecret(password)})
 	if err != nil {
 		t.Fatal(err)
 	}

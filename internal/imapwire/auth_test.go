@@ -13,15 +13,21 @@ import (
 	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
+	"mailstow/internal/sasl"
 )
 
 func plain(addr string) netconn.Endpoint {
 	return netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 10 * time.Second}
 }
 
-func login(t *testing.T, addr string, l imapwire.Login) (*imapwire.Conn, error) {
+func login(t *testing.T, addr string, l sasl.Login) (*imapwire.Conn, error) {
 	t.Helper()
-	c, err := imapwire.Dial(t.Context(), plain(addr), l)
+	return loginCompressed(t, addr, l, imapwire.Auto)
+}
+
+func loginCompressed(t *testing.T, addr string, l sasl.Login, z imapwire.Compression) (*imapwire.Conn, error) {
+	t.Helper()
+	c, err := imapwire.Dial(t.Context(), plain(addr), l, z)
 	if err == nil {
 		t.Cleanup(func() { c.Close() })
 	}
@@ -33,18 +39,18 @@ func secret(s string) credential.Secret { return credential.NewSecret(s) }
 func TestSCRAMWhereItIsOffered(t *testing.T) {
 	s := mailtest.Dovecot(t, "auth_mechanisms = plain login scram-sha-256")
 	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
-	if _, err := login(t, relay.Addr, imapwire.Login{User: "alice", Secret: secret(s.Password("alice"))}); err != nil {
+	if _, err := login(t, relay.Addr, sasl.Login{User: "alice", Secret: secret(s.Password("alice"))}); err != nil {
 		t.Fatal(err)
 	}
 	said := strings.Join(relay.Said(), "\n")
 	if !strings.Contains(said, "AUTHENTICATE SCRAM-SHA-256") || strings.Contains(said, s.Password("alice")) {
 		t.Errorf("the client said %q", said)
 	}
-	_, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret("wrong")})
+	_, err := login(t, s.IMAP, sasl.Login{User: "alice", Secret: secret("wrong")})
 	if !errors.As(err, new(*credential.RefusedError)) || !retry.IsPermanent(err) {
 		t.Errorf("wrong password: %v", err)
 	}
-	if _, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret(s.Password("alice")), Method: "login"}); err != nil {
+	if _, err := login(t, s.IMAP, sasl.Login{User: "alice", Secret: secret(s.Password("alice")), Method: "login"}); err != nil {
 		t.Errorf("LOGIN, as it was asked for: %v", err)
 	}
 }
@@ -55,7 +61,7 @@ func TestLoginForSomebodyElse(t *testing.T) {
 	if err := s.Append("bob", "INBOX", []byte("Subject: bob's\r\n\r\nx\r\n"), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	c, err := login(t, s.IMAP, imapwire.Login{User: "boss", Secret: secret("boss-secret"), As: "bob"})
+	c, err := login(t, s.IMAP, sasl.Login{User: "boss", Secret: secret("boss-secret"), As: "bob"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +125,7 @@ func TestWhatIsSaidWithATokenOrACertificate(t *testing.T) {
 		{"plain", "SASL-IR AUTH=PLAIN", "\x00alice\x00tok", []string{""}},
 	} {
 		addr, said := conversation(t, c.caps, c.challenges...)
-		if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok"), Method: c.method}); err != nil {
+		if _, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("tok"), Method: c.method}); err != nil {
 			t.Errorf("%s: %v", c.method, err)
 			continue
 		}
@@ -135,7 +141,7 @@ func TestWhatIsSaidWithATokenOrACertificate(t *testing.T) {
 // an empty line; then the server says no.
 func TestRefusedToken(t *testing.T) {
 	addr, said := conversation(t, "AUTH=XOAUTH2", "", base64.StdEncoding.EncodeToString([]byte(`{"status":"400"}`)), "NO [AUTHENTICATIONFAILED] no")
-	_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("old"), Method: "xoauth2"})
+	_, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("old"), Method: "xoauth2"})
 	if !errors.As(err, new(*credential.RefusedError)) {
 		t.Errorf("error = %v", err)
 	}
@@ -146,7 +152,7 @@ func TestRefusedToken(t *testing.T) {
 
 func TestMethodThatIsNotOfferedSendsNothing(t *testing.T) {
 	addr, said := conversation(t, "AUTH=PLAIN")
-	_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok"), Method: "xoauth2"})
+	_, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("tok"), Method: "xoauth2"})
 	if err == nil || !retry.IsPermanent(err) || len(said()) != 0 {
 		t.Errorf("%v, the client said %q", err, said())
 	}
@@ -156,7 +162,7 @@ func TestMethodThatIsNotOfferedSendsNothing(t *testing.T) {
 func TestSCRAMWithoutEndIsRefused(t *testing.T) {
 	addr, _ := conversation(t, "AUTH=SCRAM-SHA-256", "", base64.StdEncoding.EncodeToString([]byte("r=x,s=QSXCR+Q6sek8bf92,i=2000000000")))
 	begun := time.Now()
-	_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok")})
+	_, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("tok")})
 	if err == nil || time.Since(begun) > time.Second {
 		t.Errorf("%v after %v", err, time.Since(begun))
 	}
@@ -165,7 +171,7 @@ func TestSCRAMWithoutEndIsRefused(t *testing.T) {
 // A server that does not know the password must not pass for one that does.
 func TestSCRAMServerMustProveItself(t *testing.T) {
 	addr, _ := conversation(t, "AUTH=SCRAM-SHA-256", "")
-	if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("tok")}); err == nil {
+	if _, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("tok")}); err == nil {
 		t.Error("the server said OK without a proof, and is believed")
 	}
 }
@@ -179,7 +185,7 @@ func TestCompressedSession(t *testing.T) {
 		if err := s.Append("alice", "INBOX", []byte(body), time.Time{}); err != nil {
 			t.Fatal(err)
 		}
-		c, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret(s.Password("alice")), Compress: imapwire.Always})
+		c, err := loginCompressed(t, s.IMAP, sasl.Login{User: "alice", Secret: secret(s.Password("alice"))}, imapwire.Always)
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -204,7 +210,7 @@ func TestCompressedSession(t *testing.T) {
 // On this machine compression costs more than it saves.
 func TestNothingIsCompressedOnLoopback(t *testing.T) {
 	s := mailtest.Cyrus(t)
-	c, err := login(t, s.IMAP, imapwire.Login{User: "alice", Secret: secret(s.Password("alice"))})
+	c, err := login(t, s.IMAP, sasl.Login{User: "alice", Secret: secret(s.Password("alice"))})
 	if err != nil || c.Compressed() {
 		t.Errorf("compressed: %v, %v", c.Compressed(), err)
 	}
@@ -221,7 +227,7 @@ func TestOtherUserIsNamedOrNobodyLogsIn(t *testing.T) {
 		"external":    "bob",
 	} {
 		addr, said := conversation(t, "AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER AUTH=EXTERNAL", "")
-		_, err := login(t, addr, imapwire.Login{User: "admin", As: "bob", Secret: secret("tok"), Method: method})
+		_, err := login(t, addr, sasl.Login{User: "admin", As: "bob", Secret: secret("tok"), Method: method})
 		if want == "" {
 			if err == nil || len(said()) != 0 {
 				t.Errorf("%s: %v, the client said %q", method, err, said())
@@ -259,7 +265,7 @@ func TestSecretIsNotShownThoughTheServerRepeatsIt(t *testing.T) {
 				}
 				return strings.NewReplacer("TAG", tag, "LINE", line).Replace(answer)
 			})
-			_, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret(password), Method: method})
+			_, err := login(t, addr, sasl.Login{User: "alice", Secret: secret(password), Method: method})
 			if err == nil {
 				t.Fatalf("%s: no error", name)
 			}
@@ -278,7 +284,7 @@ func TestSecretIsNotShownThoughTheServerRepeatsIt(t *testing.T) {
 
 func TestNoLOGINWhereItIsForbidden(t *testing.T) {
 	addr, said := conversation(t, "LOGINDISABLED AUTH=PLAIN")
-	if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("x"), Method: "login"}); err == nil || len(said()) != 0 {
+	if _, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("x"), Method: "login"}); err == nil || len(said()) != 0 {
 		t.Errorf("%v, the client said %q", err, said())
 	}
 }
@@ -297,7 +303,7 @@ func TestSessionBeginsWhateverTheOrderOfTheAnswers(t *testing.T) {
 		}
 		return "* CAPABILITY IMAP4rev1 ID ENABLE QRESYNC\r\n" + tag + " OK done\r\n"
 	})
-	if _, err := login(t, addr, imapwire.Login{User: "alice", Secret: secret("x")}); err != nil {
+	if _, err := login(t, addr, sasl.Login{User: "alice", Secret: secret("x")}); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"mailstow/internal/imapwire"
 	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
+	"mailstow/internal/sasl"
 )
 
 // scripted is an IMAP server that says what it is told to say.
@@ -64,12 +65,12 @@ func (s *scripted) said() (all []string) {
 	}
 }
 
-var alice = imapwire.Login{User: "alice", Secret: credential.NewSecret("secret")}
+var alice = sasl.Login{User: "alice", Secret: credential.NewSecret("secret")}
 
 func dial(t testing.TB, e netconn.Endpoint) (*imapwire.Conn, error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	c, err := imapwire.Dial(ctx, e, alice)
+	c, err := imapwire.Dial(ctx, e, alice, imapwire.Auto)
 	t.Cleanup(func() {
 		cancel()
 		if c != nil {

@@ -23,6 +23,7 @@ import (
 
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
+	"mailstow/internal/sasl"
 )
 
 // Conn is a logged-in connection for go-imap to talk through. One goroutine
@@ -84,13 +85,13 @@ const readAhead = 64 << 10
 // Dial connects and logs in. The connection is closed when ctx ends. A login
 // that the server does not accept is a [credential.RefusedError], marked as
 // permanent.
-func Dial(ctx context.Context, e netconn.Endpoint, login Login) (*Conn, error) {
+func Dial(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Compression) (*Conn, error) {
 	nc, err := netconn.Dial(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, change: make(chan struct{}, 1), early: map[string]answer{}}
-	if err := c.start(ctx, e, login); err != nil {
+	if err := c.start(ctx, e, l, z); err != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, login Login) (*Conn, error) {
 	return c, nil
 }
 
-func (c *Conn) start(ctx context.Context, e netconn.Endpoint, login Login) error {
+func (c *Conn) start(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Compression) error {
 	greeting, err := c.readLine()
 	if err != nil {
 		return fmt.Errorf("greeting: %w", err)
@@ -128,14 +129,14 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint, login Login) error
 		if err := c.needCaps(); err != nil {
 			return err
 		}
-		if err := c.login(e, login); err != nil {
+		if err := c.login(e, l); err != nil {
 			return err
 		}
 	}
 	if err := c.needCaps(); err != nil {
 		return err
 	}
-	return c.agree(login.Compress)
+	return c.agree(z)
 }
 
 // agree tells the server what the session is going to use, in one round trip.

@@ -4,6 +4,7 @@
 package pop3conn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,14 +12,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/knadh/go-pop3"
 
-	"mailstow/internal/credential"
 	"mailstow/internal/netconn"
 	"mailstow/internal/pop3wire"
 	"mailstow/internal/retry"
+	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 )
 
@@ -27,31 +29,45 @@ import (
 // connection is of no more use.
 var ErrOutOfStep = errors.New("the server's answers are out of step")
 
+// Server is an account on a server, for any number of connections, one after
+// the other.
+type Server struct {
+	netconn.Endpoint
+	Login sasl.Login
+
+	misstates atomic.Bool // it announces larger sizes than messages have
+}
+
 // Conn is a logged-in connection. It is used by one goroutine at a time.
 type Conn struct {
+	server  *Server
 	wire    *pop3wire.Conn
 	session *pop3.Conn
 	numbers map[mailbox.ID]int // message numbers of this session; nil until listed
+
+	loggedIn bool
 }
 
-// Dial connects and logs in. The connection is closed when ctx ends.
-func Dial(ctx context.Context, e netconn.Endpoint, user string, password credential.Secret) (*Conn, error) {
-	if strings.ContainsAny(user+password.Reveal(), "\r\n\x00") {
-		return nil, retry.Permanent(errors.New("user name or password has a line end or a NUL in it"))
+// Dial connects and logs in. The connection is closed when ctx ends. A login
+// that the server does not accept is a [credential.RefusedError], marked as
+// permanent.
+func (s *Server) Dial(ctx context.Context) (*Conn, error) {
+	if err := s.Login.Check(); err != nil {
+		return nil, retry.Permanent(err)
 	}
-	wire, err := pop3wire.Dial(ctx, e)
+	wire, err := pop3wire.Dial(ctx, s.Endpoint)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{wire: wire}
-	if err := c.login(ctx, e, user, password); err != nil {
+	c := &Conn{server: s, wire: wire}
+	if err := c.start(ctx); err != nil {
 		wire.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Conn) login(ctx context.Context, e netconn.Endpoint, user string, password credential.Secret) (err error) {
+func (c *Conn) start(ctx context.Context) (err error) {
 	if c.session, err = pop3.New(pop3.Opt{Dialer: c.wire.Dialer()}).NewConn(); err != nil {
 		return c.explain(ctx, err)
 	}
@@ -60,10 +76,8 @@ func (c *Conn) login(ctx context.Context, e netconn.Endpoint, user string, passw
 			return err
 		}
 	}
-	err = c.explain(ctx, c.session.Auth(user, password.Reveal()))
-	if _, busy := retry.IsBusy(err); retry.IsRefused(err) && !busy {
-		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: user, Answer: err.Error()})
-	}
+	err = c.login(ctx)
+	c.loggedIn = err == nil
 	return err
 }
 
@@ -72,7 +86,7 @@ func (c *Conn) login(ctx context.Context, e netconn.Endpoint, user string, passw
 // QUIT it must not (RFC 1939 section 6). The answer does not matter.
 func (c *Conn) Close(finished bool) error {
 	if finished && c.wire.Err() == nil {
-		stop := time.AfterFunc(quitTimeout, func() { c.wire.Close() })
+		stop := time.AfterFunc(quitTimeout, c.hangUp)
 		defer stop.Stop()
 		c.session.Quit()
 	}
@@ -103,25 +117,28 @@ func (c *Conn) Changes(context.Context, mailbox.Mailbox, mailbox.State) (mailbox
 // List returns every message that the server names, with its size. A message
 // without a unique-id that can stand for it is Transient.
 func (c *Conn) List(ctx context.Context, _ mailbox.Mailbox, _ mailbox.State, _ bool) (mailbox.Listing, error) {
-	status, err := c.ask(ctx, "STAT")
-	if err != nil {
-		return mailbox.Listing{}, err
+	q := c.questions("STAT", "LIST", "UIDL")
+	status, statErr := q.next(ctx)
+	if statErr != nil && !retry.IsRefused(statErr) {
+		return mailbox.Listing{}, statErr
 	}
 	first, _, _ := strings.Cut(status, " ")
 	count, err := strconv.Atoi(first)
-	if err != nil || count < 0 {
-		return mailbox.Listing{}, retry.Refused(fmt.Errorf("the server cannot count its messages: %q", status))
+	if statErr == nil && (err != nil || count < 0) {
+		statErr = retry.Refused(fmt.Errorf("the server cannot count its messages: %q", status))
 	}
-	sizes, err := c.numbered(ctx, "LIST", count)
-	if err != nil {
-		return mailbox.Listing{}, err
+	sizes, listErr := c.numbered(ctx, q, count)
+	if listErr != nil && !retry.IsRefused(listErr) {
+		return mailbox.Listing{}, listErr
 	}
-	uidls, err := c.numbered(ctx, "UIDL", count)
+	uidls, err := c.numbered(ctx, q, count)
 	if err != nil && !retry.IsRefused(err) {
 		return mailbox.Listing{}, err
 	}
-	l := mailbox.Listing{State: mailbox.State{Exists: count}, Messages: c.name(sizes, uidls)}
-	return l, nil
+	if err := cmp.Or(statErr, listErr); err != nil {
+		return mailbox.Listing{}, err
+	}
+	return mailbox.Listing{State: mailbox.State{Exists: count}, Messages: c.name(sizes, uidls)}, nil
 }
 
 // name makes messages of what LIST and UIDL say, and remembers their numbers.
@@ -145,7 +162,8 @@ func (c *Conn) name(sizes, uidls map[int]string) []mailbox.Message {
 		if !identifies(uidls[n]) || uses[uidls[n]] > 1 {
 			m.ID, m.Transient = mailbox.ID("number "+strconv.Itoa(n)), true
 		}
-		if size, err := strconv.ParseInt(sizes[n], 10, 64); err == nil && size >= 0 {
+		announced, _, _ := strings.Cut(sizes[n], " ")
+		if size, err := strconv.ParseInt(announced, 10, 64); err == nil && size >= 0 {
 			m.Size = size
 		}
 		c.numbers[m.ID] = n
@@ -165,19 +183,19 @@ func identifies(uidl string) bool {
 	return strings.IndexFunc(uidl, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }
 
-// numbered asks for one line a message: LIST or UIDL. Lines that begin with
-// no message number are left out; the count of the listing shows them.
-// There are not many more than count of them.
-func (c *Conn) numbered(ctx context.Context, command string, count int) (map[int]string, error) {
-	if _, err := c.ask(ctx, command); err != nil {
+// numbered reads the answer to LIST or UIDL: one line a message. Lines that
+// begin with no message number are left out; the count of the listing shows
+// them. There are not many more than count of them.
+func (c *Conn) numbered(ctx context.Context, q *questions, count int) (map[int]string, error) {
+	if _, err := q.next(ctx); err != nil {
 		return nil, err
 	}
 	found := map[int]string{}
 	lines := newLineReader(c.wire.Body())
 	for n := 0; ; n++ {
 		if n > count+maxSurplus {
-			c.wire.Close()
-			return nil, fmt.Errorf("%s: the server lists without end", command)
+			c.hangUp()
+			return nil, errors.New("the server lists messages without end")
 		}
 		line, err := lines.next()
 		if err == io.EOF {
@@ -188,9 +206,6 @@ func (c *Conn) numbered(ctx context.Context, command string, count int) (map[int
 		}
 		number, value, _ := strings.Cut(line, " ")
 		if n, err := strconv.Atoi(number); err == nil && n > 0 {
-			if command == "LIST" {
-				value, _, _ = strings.Cut(value, " ")
-			}
 			found[n] = value
 		}
 	}
@@ -201,15 +216,7 @@ const maxSurplus = 10_000
 
 // ask sends a command and returns the status line's text.
 func (c *Conn) ask(ctx context.Context, command string) (string, error) {
-	if c.wire.Pending() {
-		c.wire.Close()
-		return "", ErrOutOfStep
-	}
-	if err := c.session.Send(command); err != nil {
-		return "", c.explain(ctx, err)
-	}
-	status, err := c.session.ReadOne()
-	return string(status), c.explain(ctx, err)
+	return c.questions(command).next(ctx)
 }
 
 // explain tells a refused command (-ERR) from a lost connection, and both
@@ -223,96 +230,22 @@ func (c *Conn) explain(ctx context.Context, err error) error {
 	case c.wire.Err() != nil:
 		return c.wire.Err()
 	case strings.HasPrefix(err.Error(), "unknown response"):
-		c.wire.Close()
+		c.hangUp()
 		return fmt.Errorf("%w: %w", ErrOutOfStep, err)
-	default:
-		return retry.MarkBusy(retry.Refused(fmt.Errorf("-ERR %w", err)), err.Error())
 	}
+	if c.loggedIn && strings.Contains(strings.ToUpper(err.Error()), "[AUTH]") { // RFC 3206; a token does not last
+		c.hangUp()
+		return fmt.Errorf("the server ends the login: -ERR %w", err)
+	}
+	refused := retry.Refused(fmt.Errorf("-ERR %w", err))
+	if strings.Contains(strings.ToUpper(err.Error()), "[LOGIN-DELAY]") {
+		return retry.Busy(refused, c.wire.LoginDelay())
+	}
+	return retry.MarkBusy(refused, err.Error())
 }
+
+func (c *Conn) hangUp() { c.wire.Close() }
 
 // Describe does nothing: sizes come with the listing, and POP3 has no
 // INTERNALDATE.
 func (c *Conn) Describe(context.Context, mailbox.Mailbox, []mailbox.Message) error { return nil }
-
-// maxHeader bounds a header block that is read whole.
-const maxHeader = 1 << 20
-
-// Headers calls fn with the header block of messages. The server need not
-// know TOP; then the error is marked as refused.
-func (c *Conn) Headers(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error {
-	return c.each(ctx, m, msgs, "TOP %d 0", func(msg mailbox.Message, r io.Reader) error {
-		block, err := io.ReadAll(io.LimitReader(r, maxHeader+1))
-		if err != nil || len(block) > maxHeader {
-			return err
-		}
-		return fn(msg, block)
-	})
-}
-
-// Fetch calls fn with each message's content; the size is unknown (-1). The
-// reader is valid until fn returns and fails if the connection is lost inside
-// the message. If fn returns an error, Fetch closes the connection and
-// returns that error. Messages that the server refuses are left out.
-//
-// An answer shorter than LIST said ends the session with [ErrOutOfStep] after
-// fn has seen it: servers do not stuff a dot that is a mail's first octet, so
-// a mail can end its own answer and go on as the next.
-func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error {
-	return c.each(ctx, m, msgs, "RETR %d", func(msg mailbox.Message, r io.Reader) error {
-		counted := &counter{r: r}
-		if err := fn(msg, -1, counted); err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, counted); err != nil {
-			return err
-		}
-		if counted.n < msg.Size {
-			c.wire.Close()
-			return ErrOutOfStep
-		}
-		return nil
-	})
-}
-
-// each asks one multi-line question a message.
-func (c *Conn) each(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, command string, fn func(mailbox.Message, io.Reader) error) error {
-	if c.numbers == nil {
-		if _, err := c.List(ctx, m, mailbox.State{}, true); err != nil {
-			return err
-		}
-	}
-	var refused error
-	for _, msg := range msgs {
-		n, ok := c.numbers[msg.ID]
-		if !ok {
-			continue // gone since it was listed
-		}
-		if _, err := c.ask(ctx, fmt.Sprintf(command, n)); retry.IsRefused(err) {
-			refused = err
-			continue
-		} else if err != nil {
-			return err
-		}
-		body := c.wire.Body()
-		err := fn(msg, body)
-		if err == nil {
-			_, err = io.Copy(io.Discard, body)
-		}
-		if err != nil {
-			c.wire.Close()
-			return err
-		}
-	}
-	return refused
-}
-
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
-}

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
+	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 )
 
@@ -34,9 +37,15 @@ func scripted(t *testing.T, answers map[string]string) netconn.Endpoint {
 	return netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 2 * time.Second}
 }
 
+func dial(t *testing.T, e netconn.Endpoint) (*Conn, error) {
+	t.Helper()
+	s := &Server{Endpoint: e, Login: sasl.Login{User: "alice", Secret: credential.NewSecret("secret")}}
+	return s.Dial(t.Context())
+}
+
 func connect(t *testing.T, answers map[string]string) (*Conn, error) {
 	t.Helper()
-	c, err := Dial(t.Context(), scripted(t, answers), "alice", credential.NewSecret("secret"))
+	c, err := dial(t, scripted(t, answers))
 	if c != nil {
 		t.Cleanup(func() { c.Close(true) })
 	}
@@ -78,6 +87,171 @@ func TestServerWithoutUIDLIsListed(t *testing.T) {
 	}
 	if l, err := c.List(t.Context(), inbox, mailbox.State{}, true); err != nil || len(l.Messages) != 1 || !l.Messages[0].Transient {
 		t.Errorf("listing = %+v, %v", l, err)
+	}
+}
+
+// serving serves messages like Dovecot: a dot that is the first octet of one is
+// not stuffed. said gets every command.
+func serving(t *testing.T, caps string, messages []string, said func(string)) netconn.Endpoint {
+	t.Helper()
+	var list, uidl strings.Builder
+	for i, m := range messages {
+		fmt.Fprintf(&list, "%d %d\r\n", i+1, len(m))
+		fmt.Fprintf(&uidl, "%d id%d\r\n", i+1, i+1)
+	}
+	addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
+		if said != nil {
+			said(command)
+		}
+		word, rest, _ := strings.Cut(command, " ")
+		number, _, _ := strings.Cut(rest, " ")
+		n, _ := strconv.Atoi(number)
+		switch word {
+		case "CAPA":
+			return "+OK\r\n" + caps + ".\r\n"
+		case "STAT":
+			return fmt.Sprintf("+OK %d 1000\r\n", len(messages))
+		case "LIST":
+			return "+OK\r\n" + list.String() + ".\r\n"
+		case "UIDL":
+			return "+OK\r\n" + uidl.String() + ".\r\n"
+		case "RETR":
+			if n < 1 || n > len(messages) || messages[n-1] == refuse {
+				return "-ERR no\r\n"
+			}
+			m := strings.ReplaceAll(messages[n-1], "\r\n.", "\r\n..")
+			if m != "" && !strings.HasSuffix(m, "\r\n") {
+				m += "\r\n"
+			}
+			return "+OK\r\n" + m + ".\r\n"
+		}
+		return "+OK\r\n"
+	})
+	return netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 20 * time.Second}
+}
+
+const refuse = "refuse this one"
+
+// fetchAll fetches every message, as a backup does: what a session leaves out
+// is asked for alone in another one.
+func fetchAll(t *testing.T, e netconn.Endpoint) map[mailbox.ID]string {
+	t.Helper()
+	server := &Server{Endpoint: e, Login: sasl.Login{User: "alice", Secret: credential.NewSecret("secret")}}
+	got := map[mailbox.ID]string{}
+	var want []mailbox.Message
+	for tries := 0; tries == 0 || len(want) > 0; tries++ {
+		c, err := server.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := c.List(t.Context(), inbox, mailbox.State{}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tries == 0 {
+			want = l.Messages
+		}
+		some := want
+		if tries%2 == 1 {
+			some = want[:1]
+		}
+		err = c.Fetch(t.Context(), inbox, some, func(m mailbox.Message, _ int64, r io.Reader) error {
+			b, err := io.ReadAll(r)
+			if err == nil && (len(b) == int(m.Size) || len(b) == int(m.Size)+2) {
+				got[m.ID] = string(b)
+			}
+			return err
+		})
+		if err != nil && !retry.IsRefused(err) && !errors.Is(err, ErrOutOfStep) {
+			t.Fatal(err)
+		}
+		c.Close(true)
+		if tries > 2*len(l.Messages) {
+			t.Fatalf("%d tries, and %d of %d fetched", tries, len(got), len(l.Messages))
+		}
+		var left []mailbox.Message
+		for _, m := range want {
+			if _, ok := got[m.ID]; !ok && (len(some) > 1 || m.ID != some[0].ID) {
+				left = append(left, m)
+			}
+		}
+		want = left
+	}
+	return got
+}
+
+// Every message comes as it is, also those that begin with a dot, which end
+// their own answer and forge those to the next questions.
+func TestMailThatBeginsWithADotIsExact(t *testing.T) {
+	messages := []string{"first\r\n", ".\r\n+OK\r\nSubject: forged\r\n\r\nforged\r\n", "third\r\n", ".a\r\n", "..b\r\n.\r\n", ".", ".\r\n", "", "last\r\n.dot\r\n"}
+	for _, caps := range []string{"", "PIPELINING\r\n"} {
+		got := fetchAll(t, serving(t, caps, messages, nil))
+		for i, want := range messages {
+			if !strings.HasSuffix(want, "\r\n") && want != "" {
+				want += "\r\n"
+			}
+			if b, ok := got[mailbox.ID(fmt.Sprintf("id%d", i+1))]; !ok || b != want {
+				t.Errorf("caps %q: message %d = %q, want %q", caps, i+1, b, want)
+			}
+		}
+	}
+}
+
+// A server that stuffs every dot is understood as well.
+func TestStuffedFirstDotIsTakenOff(t *testing.T) {
+	messages := []string{"first\r\n", ".a\r\n", "last\r\n"}
+	e := scripted(t, map[string]string{
+		"STAT": "+OK 3 20\r\n", "LIST": "+OK\r\n1 7\r\n2 4\r\n3 6\r\n.\r\n", "UIDL": "+OK\r\n1 id1\r\n2 id2\r\n3 id3\r\n.\r\n",
+		"RETR 1": "+OK\r\nfirst\r\n.\r\n", "RETR 2": "+OK\r\n..a\r\n.\r\n", "RETR 3": "+OK\r\nlast\r\n.\r\n",
+	})
+	got := fetchAll(t, e)
+	for i, want := range messages {
+		if b := got[mailbox.ID(fmt.Sprintf("id%d", i+1))]; b != want {
+			t.Errorf("message %d = %q, want %q", i+1, b, want)
+		}
+	}
+}
+
+// Questions go ahead of the answers where the server takes that, and nowhere
+// else.
+func TestQuestionsGoAheadOfTheAnswers(t *testing.T) {
+	var messages []string
+	for i := range 1200 {
+		messages = append(messages, fmt.Sprintf("message %d\r\n", i))
+	}
+	messages[3] = refuse
+	for caps, pipelined := range map[string]bool{"PIPELINING\r\n": true, "": false} {
+		var asked atomic.Int64
+		c, err := dial(t, serving(t, caps, messages, func(command string) {
+			if strings.HasPrefix(command, "RETR") {
+				asked.Add(1)
+			}
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := c.List(t.Context(), inbox, mailbox.State{}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most, n := 0, 0
+		err = c.Fetch(t.Context(), inbox, l.Messages, func(m mailbox.Message, _ int64, r io.Reader) error {
+			n++
+			most = max(most, int(asked.Load())-n)
+			b, err := io.ReadAll(r)
+			number, _ := strconv.Atoi(strings.TrimPrefix(string(m.ID), "id"))
+			if want := messages[number-1]; err == nil && string(b) != want {
+				t.Errorf("%s = %q, want %q", m.ID, b, want)
+			}
+			return err
+		})
+		if !retry.IsRefused(err) || n != len(messages)-1 {
+			t.Errorf("caps %q: %d messages came, %v", caps, n, err)
+		}
+		if pipelined != (most > 10) || most > maxAhead {
+			t.Errorf("caps %q: up to %d questions went ahead", caps, most)
+		}
+		c.Close(true)
 	}
 }
 
@@ -144,7 +318,7 @@ func TestSessionEndsWithQuitOnlyWhenAllIsSafe(t *testing.T) {
 		said := make(chan string, 100)
 		e := scripted(t, nil)
 		e.Addr = tap(t, e.Addr, said)
-		c, err := Dial(t.Context(), e, "alice", credential.NewSecret("secret"))
+		c, err := dial(t, e)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,15 +11,22 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"mailstow/internal/credential"
 	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
+	"mailstow/internal/sasl"
 )
 
 // Conn is a connection for go-pop3 to talk through. It is used by one
@@ -28,9 +35,10 @@ type Conn struct {
 	*netconn.Conn
 
 	br       *bufio.Reader
-	caps     []string
-	greeting []byte // not yet read by the library
-	err      error  // why reading has ended
+	caps     map[string][]string // in capitals, with what follows each
+	greeting []byte              // not yet read by the library
+	stamp    string              // of the greeting, "" if the server does not know APOP
+	err      error               // why reading has ended
 }
 
 // Dial connects, and upgrades to TLS where e says so. The connection is
@@ -68,6 +76,7 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint) error {
 		return fmt.Errorf("the server greets with %q", greeting)
 	}
 	c.greeting = []byte(greeting + "\r\n")
+	c.stamp = stamp.FindString(greeting)
 	if err := c.askCaps(); err != nil {
 		return err
 	}
@@ -92,7 +101,7 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint) error {
 // askCaps asks for capabilities (RFC 2449); a server need not know the
 // question.
 func (c *Conn) askCaps() error {
-	c.caps = nil
+	c.caps = map[string][]string{}
 	answer, err := c.ask("CAPA")
 	if err != nil || !strings.HasPrefix(answer, "+OK") {
 		return err
@@ -102,21 +111,86 @@ func (c *Conn) askCaps() error {
 		return err
 	}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 0 {
-			c.caps = append(c.caps, strings.ToUpper(f[0]))
+		if f := strings.Fields(strings.ToUpper(line)); len(f) > 0 {
+			c.caps[f[0]] = append(c.caps[f[0]], f[1:]...)
 		}
 	}
 	return nil
 }
 
-// HasCap reports whether the server announced the capability.
-func (c *Conn) HasCap(name string) bool { return slices.Contains(c.caps, name) }
+// Knows reports whether the server told what it can do at all.
+func (c *Conn) Knows() bool { return len(c.caps) > 0 }
+
+// HasCap reports whether the server announced the capability, with the
+// argument if one is given; both in capitals.
+func (c *Conn) HasCap(name string, args ...string) bool {
+	said, ok := c.caps[name]
+	return ok && !slices.ContainsFunc(args, func(a string) bool { return !slices.Contains(said, a) })
+}
+
+// LoginDelay is how long a user has to wait between logins (RFC 2449 section
+// 6.5), zero if the server does not say.
+func (c *Conn) LoginDelay() time.Duration {
+	said := c.caps["LOGIN-DELAY"]
+	if len(said) == 0 {
+		return 0
+	}
+	seconds, err := strconv.Atoi(said[0])
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, maxLoginDelay)
+}
+
+const maxLoginDelay = 15 * time.Minute
 
 // Err returns why the connection can no longer be read, nil if it can.
 func (c *Conn) Err() error { return c.err }
 
 // Pending reports whether the server has sent octets that nobody asked for.
 func (c *Conn) Pending() bool { return c.br.Buffered() > 0 }
+
+// stamp is the timestamp of a server that knows APOP (RFC 1939 section 7).
+var stamp = regexp.MustCompile(`<[^<>\s]+@[^<>\s]*>`)
+
+// APOP returns the command that logs in without sending the password, "" if
+// the server's greeting does not offer it.
+func (c *Conn) APOP(user string, password credential.Secret) string {
+	if c.stamp == "" {
+		return ""
+	}
+	digest := md5.Sum([]byte(c.stamp + password.Reveal()))
+	return "APOP " + user + " " + hex.EncodeToString(digest[:])
+}
+
+// Authenticate logs in by SASL (RFC 5034), which go-pop3 has no word for. An
+// answer that is a refusal is marked so.
+func (c *Conn) Authenticate(x *sasl.Exchange) error {
+	answer, err := c.ask("AUTH " + x.Mechanism)
+	for err == nil {
+		challenge, more := strings.CutPrefix(answer, "+ ")
+		if more = more || answer == "+"; !more {
+			break
+		}
+		response, wrong := x.Answer(challenge)
+		if wrong != nil {
+			if _, err := c.ask("*"); err != nil {
+				return err
+			}
+			return wrong
+		}
+		answer, err = c.ask(response)
+	}
+	switch {
+	case err != nil:
+		return err
+	case strings.HasPrefix(answer, "+OK"):
+		return x.Accepted()
+	case strings.HasPrefix(answer, "-ERR"):
+		return retry.Refused(errors.New(answer))
+	}
+	return fmt.Errorf("the server answers a login with %q", answer)
+}
 
 func (c *Conn) ask(command string) (answer string, err error) {
 	if _, err := io.WriteString(c.Conn, command+"\r\n"); err != nil {
@@ -174,6 +248,19 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	return copy(p, line), nil
 }
+
+// StartsWithDot reports whether the next octet is a dot: there are servers that
+// do not stuff one at the very start of a message.
+func (c *Conn) StartsWithDot() (bool, error) {
+	b, err := c.br.Peek(1)
+	if err != nil {
+		return false, c.fail(err)
+	}
+	return b[0] == '.', nil
+}
+
+// UnstuffedBody is [Conn.Body] of a message whose first octet was not stuffed.
+func (c *Conn) UnstuffedBody() io.Reader { return &body{conn: c} }
 
 // Body streams one multi-line answer, after its status line was read, without
 // its stuffed dots and the final one (RFC 1939 section 3). Every other octet
