@@ -41,19 +41,8 @@ func TestLargeMailbox(t *testing.T) {
 	n := scaled(t, "MAILSTOW_TEST_MESSAGES", 200_000)
 	binary := built(t)
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		stock(t, s, n)
 		c := s.Login(t, "alice")
-		begun := time.Now()
-		if s.Name == "cyrus" {
-			err := c.AppendAll("INBOX", n, func(i int) ([]byte, time.Time) {
-				return fmt.Appendf(nil, "From: a@example.org\r\nSubject: message %d\r\nMessage-ID: <%d@example.org>\r\n\r\n%s", i, i, strings.Repeat(fmt.Sprintf("line of %d\r\n", i), i%60)), arrived.Add(time.Duration(i) * time.Second)
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		} else { // APPEND would take a long time
-			deposit(t, s, "", n, 700)
-		}
-		t.Logf("%d messages stored on %s in %v", n, s.Name, time.Since(begun).Round(time.Second))
 		for _, rtt := range roundTrips {
 			relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Delay: rtt / 2})
 			env, to := home(t, s), t.TempDir()
@@ -76,6 +65,49 @@ func TestLargeMailbox(t *testing.T) {
 				}
 			}
 			run("100 flags, 10 expunged", n+10)
+		}
+	})
+}
+
+// stock puts n messages into alice's inbox.
+func stock(t *testing.T, s *mailtest.Server, n int) {
+	t.Helper()
+	begun := time.Now()
+	if s.Name == "cyrus" {
+		err := s.Login(t, "alice").AppendAll("INBOX", n, func(i int) ([]byte, time.Time) {
+			return fmt.Appendf(nil, "From: a@example.org\r\nSubject: message %d\r\nMessage-ID: <%d@example.org>\r\n\r\n%s", i, i, strings.Repeat(fmt.Sprintf("line of %d\r\n", i), i%60)), arrived.Add(time.Duration(i) * time.Second)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else { // APPEND would take a long time
+		deposit(t, s, "", n, 700)
+	}
+	t.Logf("%d messages stored on %s in %v", n, s.Name, time.Since(begun).Round(time.Second))
+}
+
+func TestLargeInboxOverPOP3(t *testing.T) {
+	all := scaled(t, "MAILSTOW_TEST_MESSAGES", 20_000)
+	binary := built(t)
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		n := all
+		stock(t, s, n)
+		for _, rtt := range roundTrips {
+			relay := mailtest.NewRelay(t, s.POP3, mailtest.Line{Delay: rtt / 2})
+			env, to := home(t, s), t.TempDir()
+			run := func(what string, files int) {
+				t.Helper()
+				note(t, what, rtt, measure(t, command(binary, env, "backup", address("pop3+insecure", relay.Addr), "--to", to)), relay)
+				if got := fileCount(t, filepath.Join(inboxOf(to), "cur")); got != files {
+					t.Errorf("%s: %d files, want %d", what, got, files)
+				}
+			}
+			run("first", n)
+			time.Sleep(3 * time.Second) // a directory that has just changed is looked at again
+			run("nothing new", n)
+			fill(t, s, "INBOX", numbered(0, 10))
+			run("10 new", n+10)
+			n += 10
 		}
 	})
 }
