@@ -437,10 +437,16 @@ func TestKilledTwentyTimesConverges(t *testing.T) {
 		}
 		n := fill(t, s, "INBOX", mail[:300]) + fill(t, s, s.Prefix()+"Other", mail[200:])
 		binary, env, to := built(t), home(t, s), t.TempDir()
-		args := []string{"backup", address("imap+insecure", s.IMAP), "--to", to, "-v"}
+		run := func(i int) *exec.Cmd { // over POP3 every third time
+			url := address("imap+insecure", s.IMAP)
+			if i%3 == 2 {
+				url = address("pop3+insecure", s.POP3)
+			}
+			return command(binary, env, "backup", url, "--to", to, "-v")
+		}
 		killed := 0
-		for range 20 {
-			cmd := command(binary, env, args...)
+		for i := range 20 {
+			cmd := run(i)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -450,8 +456,10 @@ func TestKilledTwentyTimesConverges(t *testing.T) {
 				killed++
 			}
 		}
-		if out, err := command(binary, env, args...).CombinedOutput(); err != nil {
-			t.Fatalf("clean run: %v: %s", err, out)
+		for i := range 3 {
+			if out, err := run(i).CombinedOutput(); err != nil {
+				t.Fatalf("clean run: %v: %s", err, out)
+			}
 		}
 		account, other := filepath.Join(to, "alice@127.0.0.1"), "Other"
 		if s.Prefix() != "" {
