@@ -411,7 +411,7 @@ func (a *Archive) read(f *folder, key, name string) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := fingerprint.NewWriter()
+	w := fingerprint.NewForeignWriter()
 	if _, err := copyTo(w, file); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ type Sum [sha256.Size]byte
 type Print struct {
 	Size   int64 // octets of this copy
 	SHA256 Sum   // of this copy
+	BareLF int64 // line feeds of this copy without a CR before them; not kept by an archive
 	Lines  int64 // octets with CRLF line ends, without a final line end and without mbsync's X-TUID
 	Header Sum   // of the header block in that form
 
@@ -77,6 +78,7 @@ type Writer struct {
 	dropped int64  // of those of X-TUID lines
 	fields  []byte
 
+	foreign   bool // the copy is another program's
 	rewritten *rewritten
 }
 
@@ -85,12 +87,21 @@ func NewWriter() *Writer {
 	return &Writer{whole: sha256.New(), header: sha256.New(), rewritten: newRewritten()}
 }
 
+// NewForeignWriter returns a Writer for a copy that another program made, which
+// may be [Print.Rewritten]. What came from a server as it is never is: the
+// sender of a mail must not choose how it is compared.
+func NewForeignWriter() *Writer {
+	w := NewWriter()
+	w.foreign = true
+	return w
+}
+
 // Reset makes w as new, for another message; it keeps its buffers.
 func (w *Writer) Reset() {
 	w.whole.Reset()
 	w.header.Reset()
 	w.rewritten.reset()
-	*w = Writer{whole: w.whole, header: w.header, rewritten: w.rewritten, line: w.line[:0], fields: w.fields[:0]}
+	*w = Writer{whole: w.whole, header: w.header, rewritten: w.rewritten, foreign: w.foreign, line: w.line[:0], fields: w.fields[:0]}
 }
 
 // Write never fails.
@@ -185,8 +196,8 @@ func (w *Writer) hashLine(ended bool) {
 // Print returns the print of what was written.
 func (w *Writer) Print() Print {
 	h := w.endHeader()
-	p := Print{Size: w.size, Lines: w.size + w.bareLF - w.dropped, SHA256: Sum(w.whole.Sum(nil)), Header: h.Sum}
-	if w.rewritten.by {
+	p := Print{Size: w.size, BareLF: w.bareLF, Lines: w.size + w.bareLF - w.dropped, SHA256: Sum(w.whole.Sum(nil)), Header: h.Sum}
+	if w.foreign && w.rewritten.by {
 		p.Rewritten, p.Header, p.Lines = true, h.Rewritten, w.size+w.bareLF-w.lines
 	}
 	if w.last == '\n' {

@@ -13,6 +13,12 @@ func of(s string) *Writer {
 	return w
 }
 
+func foreign(s string) *Writer {
+	w := NewForeignWriter()
+	w.Write([]byte(s))
+	return w
+}
+
 const message = "From: a@example.org\r\nSubject: one\r\n two\r\n\r\nbody\r\n"
 
 // The same message comes back with other line ends from another tool's
@@ -73,7 +79,7 @@ func TestHeaderIsTheSameWithoutTheBlankLine(t *testing.T) {
 func TestCopiesOfGetmailMatch(t *testing.T) {
 	const rest = "Subject: a subject of more than seventy-eight characters, which getmail folds in another place\r\nTo:  b@example.org\r\n\r\nbody\r\n"
 	const copied = "Subject: a subject of more than seventy-eight characters, which getmail folds\n in another place\nTo: b@example.org\n"
-	const received = "Received: from 127.0.0.1 by host with IMAP4\n getmail6 msgid:INBOX/1/1; 24 Nov 2026 20:00:00 -0000\n"
+	const received = "Received: from 127.0.0.1 (127.0.0.1:143) by host with IMAP4\n getmail6 msgid:INBOX/1/1; 24 Nov 2026 20:00:00 -0000\n"
 	const own = "X-getmail-retrieved-from-mailbox: INBOX\n"
 	for _, server := range []string{rest, "Return-Path: <a@example.org>\r\n" + rest, "Received: by x\r\nReturn-Path:\r\n <a@example.org>\r\n" + rest} {
 		top, kept := "Return-Path: <unknown>\n", ""
@@ -91,7 +97,7 @@ func TestCopiesOfGetmailMatch(t *testing.T) {
 			"POP3, no delivered_to":                   top + received + kept + copied,
 			"POP3, no received":                       top + "Delivered-To: unknown\n" + kept + copied,
 		} {
-			p := of(as + "\nbody\n").Print()
+			p := foreign(as + "\nbody\n").Print()
 			header := ReadHeader([]byte(strings.TrimSuffix(server, "body\r\n")))
 			for _, size := range []int{len(server), len(server) - 2} {
 				if !p.Matches(int64(size), header) {
@@ -106,11 +112,23 @@ func TestCopiesOfGetmailMatch(t *testing.T) {
 			}
 		}
 	}
+	// What the sender of a mail chooses must not make it another one.
+	evil := "Return-Path: <e@example.net>\r\nReceived: from x by y with POP3 getmail6; now\r\nSubject: s\r\n\r\n"
+	if p := of(evil + "body\r\n").Print(); p.Rewritten || p.Matches(p.Size, ReadHeader([]byte(strings.Replace(evil, "now", "nox", 1)))) {
+		t.Errorf("a downloaded mail is compared as if getmail had stored it: %+v", p)
+	}
+	for _, other := range []string{"Subject: pay 10 00\r\n", "Subject: pay 100 0\r\n", "Subject: pay 1000\r\n", "Subject: pay\r\nX: 100 0\r\n"} {
+		p := foreign("Subject: pay 10 00\n" + own + "\nbody\n").Print()
+		if h := ReadHeader([]byte(other + "\r\n")); p.Matches(h.Octets+6, h) != (other == "Subject: pay 10 00\r\n") {
+			t.Errorf("%q is held to be the same", other)
+		}
+	}
 	for name, ordinary := range map[string]string{
 		"fetched by getmail before it was sent": "Received: by y\nReceived: by x\nReturn-Path: <c@example.org>\n" + received + copied,
 		"delivered":                             "Return-Path: <a@example.org>\nDelivered-To: b@example.org\nReceived: by x\n" + copied,
+		"sent by a host that calls itself so":   "Return-Path: <a@example.org>\nReceived: from getmail (evil.example.net)\n by mx with ESMTP id 1; now\n" + copied,
 	} {
-		if of(ordinary + "\nbody\n").Print().Rewritten {
+		if foreign(ordinary + "\nbody\n").Print().Rewritten {
 			t.Errorf("%s: held to be a copy of getmail", name)
 		}
 	}

@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mailstow/internal/mailtest"
+)
+
+// moving returns the environment for a migration to s.
+func moving(t *testing.T, s *mailtest.Server) map[string]string {
+	t.Helper()
+	env := home(t, s)
+	env["MAILSTOW_DESTINATION_PASSWORD"] = s.Password("alice")
+	return env
+}
+
+// holding returns what an archive has: folder, octets, flags and time of each
+// message.
+func holding(t *testing.T, account string) map[string]int {
+	t.Helper()
+	all := map[string]int{}
+	var paths []string
+	err := filepath.WalkDir(account, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && filepath.Base(filepath.Dir(path)) == "cur" {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range paths {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fi, err := os.Stat(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		folder, _ := filepath.Rel(account, filepath.Dir(filepath.Dir(p)))
+		_, flags, _ := strings.Cut(filepath.Base(p), ":2,")
+		all[fmt.Sprintf("%s %x %s %d", strings.TrimPrefix(folder, "INBOX/"), sha256.Sum256(b), flags, fi.ModTime().Unix())]++
+	}
+	return all
+}
+
+// From server to server to server and back: the same messages, flags, times
+// and folders as at the start, and nothing twice when each step is repeated.
+func TestRoundTripOverThreeServers(t *testing.T) {
+	a, b, c := mailtest.Dovecot(t), mailtest.Cyrus(t), mailtest.Courier(t)
+	back := mailtest.Dovecot(t)
+	client := a.Login(t, "alice")
+	n := 0
+	for i, m := range numbered(0, 60) {
+		flags := []string{`\Seen`, `\Flagged`, `\Answered`, `\Draft`}[:i%5]
+		mailbox := []string{"INBOX", "Work", "Work.2024", "Entw&APw-rfe"}[i%4]
+		if err := client.Append(mailbox, m, arrived.Add(time.Duration(i)*time.Hour), flags...); err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	twin := []byte("Subject: twin\r\n\r\none of two\r\n") // two in the source are two at the destination
+	for range 2 {
+		if err := client.Append("INBOX", twin, arrived); err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	first := filepath.Join(t.TempDir(), "a")
+	if status, out, errs := mailstow(t, home(t, a), "backup", address("imap+insecure", a.IMAP), "--to", first); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	start := holding(t, filepath.Join(first, "alice@127.0.0.1"))
+	from, source := filepath.Join(first, "alice@127.0.0.1"), a
+	for _, to := range []*mailtest.Server{b, c, back} {
+		for round := range 2 {
+			status, out, errs := mailstow(t, moving(t, to), "migrate", from, address("imap+insecure", to.IMAP), "--json")
+			o := last(t, out)
+			if status != exitOK || o["missing"] != 0.0 {
+				t.Fatalf("%s to %s, round %d: status %d\n%s%s", source.Name, to.Name, round, status, out, errs)
+			}
+			if round > 0 && strings.Contains(out, `"stored":`) && !onlyZero(out, "stored") {
+				t.Errorf("%s to %s stores again: %s", source.Name, to.Name, out)
+			}
+		}
+		next := filepath.Join(t.TempDir(), "next")
+		if status, out, errs := mailstow(t, home(t, to), "backup", address("imap+insecure", to.IMAP), "--to", next); status != exitOK {
+			t.Fatal(out, errs)
+		}
+		got := holding(t, filepath.Join(next, "alice@127.0.0.1"))
+		if !maps.Equal(got, start) {
+			t.Errorf("on %s: %d of %d are as they were", to.Name, alike(got, start), n)
+			for k := range start {
+				if got[k] == 0 {
+					t.Logf("want %s", k)
+				}
+			}
+			for k := range got {
+				if start[k] == 0 {
+					t.Logf("got  %s", k)
+				}
+			}
+		}
+		from, source = filepath.Join(next, "alice@127.0.0.1"), to
+	}
+}
+
+// kill -9 at any moment, again and again: each message is there exactly once.
+func TestMigrationKilledTwentyTimesDoublesNothing(t *testing.T) {
+	source := mailtest.Dovecot(t)
+	mail := numbered(0, 400)
+	for i := range mail {
+		mail[i] = append(mail[i], strings.Repeat(fmt.Sprintf("line %d\r\n", i), i*5)...)
+	}
+	fill(t, source, "INBOX", mail[:250])
+	fill(t, source, "Work", mail[200:])
+	archive := t.TempDir()
+	if status, out, errs := mailstow(t, home(t, source), "backup", address("imap+insecure", source.IMAP), "--to", archive); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		from := filepath.Join(t.TempDir(), "a")
+		if err := os.CopyFS(from, os.DirFS(filepath.Join(archive, "alice@127.0.0.1"))); err != nil {
+			t.Fatal(err)
+		}
+		binary, env, killed := built(t), moving(t, s), 0
+		run := func() *exec.Cmd { return command(binary, env, "migrate", from, address("imap+insecure", s.IMAP)) }
+		for range 20 {
+			cmd := run()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(20+rand.N(200)) * time.Millisecond)
+			cmd.Process.Kill()
+			if err := cmd.Wait(); err != nil {
+				killed++
+			}
+		}
+		if out, err := run().CombinedOutput(); err != nil {
+			t.Fatalf("clean run: %v: %s", err, out)
+		}
+		for mailbox, want := range map[string][][]byte{"INBOX": mail[:250], s.Prefix() + "Work": mail[200:]} {
+			if got := served(t, s, mailbox); !maps.Equal(got, retrieved(want)) {
+				t.Errorf("%s has %d messages, want each of %d once", mailbox, total(got), len(want))
+			}
+		}
+		if killed == 0 {
+			t.Error("no run was killed: the test shows nothing")
+		}
+		t.Logf("%d of 20 runs were killed", killed)
+	})
+}
+
+// Whatever a server has taken comes back as it was sent, and what it refuses is
+// named; a second run sends nothing that is there.
+func TestUglyMailIsStoredOrNamed(t *testing.T) {
+	source := mailtest.Dovecot(t)
+	n := fill(t, source, "INBOX", ugly())
+	archive := t.TempDir()
+	if status, out, errs := mailstow(t, home(t, source), "backup", address("imap+insecure", source.IMAP), "--to", archive); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	from := filepath.Join(archive, "alice@127.0.0.1")
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		var stored int
+		for round := range 2 {
+			status, out, errs := mailstow(t, moving(t, s), "migrate", from, address("imap+insecure", s.IMAP), "--json")
+			missing, refused := int(summary(t, out)["missing"].(float64)), strings.Count(out, `"type":"message"`)
+			there := total(served(t, s, "INBOX"))
+			if there+missing != n || refused != missing || (status == exitOK) != (missing == 0) || status != exitOK && status != exitIncomplete {
+				t.Errorf("round %d: status %d, %d there, %d missing, %d named, of %d\n%s%s", round, status, there, missing, refused, n, out, errs)
+			}
+			if round > 0 && there != stored {
+				t.Errorf("%d messages, %d after the second run", stored, there)
+			}
+			stored = there
+		}
+		t.Logf("%s takes %d of %d", s.Name, stored, n)
+	})
+}
+
+// summary returns the engine's own summary of a migration.
+func summary(t *testing.T, out string) map[string]any {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		o := map[string]any{}
+		if json.Unmarshal([]byte(line), &o) == nil && o["type"] == "summary" && o["command"] != nil {
+			return o
+		}
+	}
+	t.Fatalf("no summary in %s", out)
+	return nil
+}
+
+func alike(a, b map[string]int) (n int) {
+	for k := range a {
+		n += min(a[k], b[k])
+	}
+	return n
+}
+
+// onlyZero reports whether every field of this name in JSON lines is 0.
+func onlyZero(lines, field string) bool {
+	return strings.Count(lines, `"`+field+`":`) == strings.Count(lines, `"`+field+`":0,`)
+}

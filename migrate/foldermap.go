@@ -1,0 +1,71 @@
+package migrate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mailstow/mailbox"
+)
+
+// Mapping says where folders go.
+type Mapping struct {
+	Renamed map[string]string // folder -> mailbox, both as people write them
+	Under   string            // the mailbox above all others; "" for none
+	NoRoles bool              // a folder goes by its name whatever its role
+}
+
+// roots are the roles of which a server has one mailbox each. Mail in the
+// others (\All, \Flagged, \Important) is in those as well, or was put there
+// by the server.
+var roots = []string{`\Sent`, `\Drafts`, `\Trash`, `\Junk`, `\Archive`}
+
+// target returns the name that a folder's mailbox is to have, and the mailbox
+// if the server has it already. shared says that all folders but INBOX lie
+// below INBOX, as some servers want it: that level is not the folder's own.
+func (m Mapping) target(f Folder, boxes []mailbox.Mailbox, shared bool) (name mailbox.Name, there *mailbox.Mailbox) {
+	if to, ok := m.Renamed[f.Name.String()]; ok {
+		return nameOf(to), nil
+	}
+	name = f.Name
+	elems := name.Elems()
+	if shared && len(elems) > 1 && elems[0] == "INBOX" {
+		elems = elems[1:]
+		name = mailbox.NewName(elems...)
+	}
+	if m.Under != "" {
+		return mailbox.NewName(append(nameOf(m.Under).Elems(), elems...)...), nil
+	}
+	if !m.NoRoles && slices.Contains(roots, f.Role) {
+		for i, b := range boxes {
+			if b.Role == f.Role {
+				return b.Name, &boxes[i]
+			}
+		}
+	}
+	return name, nil
+}
+
+func nameOf(typed string) mailbox.Name { return mailbox.NewName(strings.Split(typed, "/")...) }
+
+// sharesInbox reports whether all folders but INBOX lie below it.
+func sharesInbox(folders []Folder) bool {
+	below := false
+	for _, f := range folders {
+		elems := f.Name.Elems()
+		switch {
+		case elems[0] != "INBOX":
+			return false
+		case len(elems) > 1:
+			below = true
+		}
+	}
+	return below
+}
+
+// CollisionError says that two folders would go into one mailbox.
+type CollisionError struct{ Folder, Other, Mailbox string }
+
+func (e *CollisionError) Error() string {
+	return fmt.Sprintf("the folders %s and %s would both go into %s", e.Other, e.Folder, e.Mailbox)
+}

@@ -1,0 +1,493 @@
+// Package migrate stores what an archive holds on an IMAP server.
+//
+// Run plans, appends what the server lacks, and proves by the server's own
+// listing that each message is there. A second run appends nothing, also
+// after a crash: what the archive does not know as stored is looked for on
+// the server before it is sent.
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mailstow/internal/filter"
+	"mailstow/internal/fingerprint"
+	"mailstow/internal/report"
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// Destination is a connection that looks at the server and makes mailboxes.
+type Destination interface {
+	Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error)
+
+	// Spelling returns the mailbox that a name leads to, and whether the name
+	// had to be changed for this server.
+	Spelling(ctx context.Context, n mailbox.Name) (m mailbox.Mailbox, changed bool, err error)
+
+	// Create makes a mailbox, with its role if the server has such.
+	Create(ctx context.Context, m mailbox.Mailbox) error
+
+	// List and Headers are those of a backup's source.
+	List(ctx context.Context, m mailbox.Mailbox, told mailbox.State, details bool) (mailbox.Listing, error)
+	Describe(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message) error
+	Headers(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error
+
+	Close(finished bool) error
+}
+
+// Uploader is a connection that stores messages.
+type Uploader interface {
+	Many() bool
+	Send(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Upload) (tag string, err error)
+	Answer(ctx context.Context, tag string, messages int) ([]mailbox.ID, error)
+	Close() error
+}
+
+// Server opens connections to the destination.
+type Server interface {
+	Look(ctx context.Context) (Destination, error)
+	Upload(ctx context.Context) (Uploader, error)
+}
+
+// Folder is a folder of the archive.
+type Folder struct {
+	Path     string
+	Name     mailbox.Name
+	Role     string
+	Messages int
+	Octets   int64
+}
+
+// Archive holds what is to be stored. Its methods may be called from several
+// goroutines.
+type Archive interface {
+	Folders(ctx context.Context) ([]Folder, error)
+
+	// Place says that a folder's messages go into a mailbox.
+	Place(m mailbox.Mailbox, folder string)
+
+	// EachKnown calls fn for every message of the mailbox that is known.
+	EachKnown(ctx context.Context, m mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error
+
+	// Unclaimed returns the folder's messages that stand for none in the
+	// mailbox; live says of an ID there that it does.
+	Unclaimed(ctx context.Context, folder string, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error)
+
+	// Open returns a message, read and found whole.
+	Open(ctx context.Context, message int64) (Content, error)
+
+	// Describe says which message it is.
+	Describe(ctx context.Context, message int64) (Description, error)
+
+	Begin() Batch
+}
+
+// Content is a message that can be sent.
+type Content struct {
+	mailbox.Upload
+	Close func() error
+}
+
+// Description is what a person needs to find a message.
+type Description struct {
+	Date                     time.Time
+	From, Subject, MessageID string
+}
+
+// Batch is a group of notes that become durable together.
+type Batch interface {
+	Claim(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64, proven bool) error
+	Pushed(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, archived int64) error
+	Commit(ctx context.Context) error
+}
+
+// Options adjust a [Run].
+type Options struct {
+	DryRun      bool
+	Connections int // most at the same time; zero means one
+	Filter      filter.Filter
+	Mapping     Mapping
+
+	// Pause is how long to wait before the second login after a lost
+	// connection; it doubles from there. Zero means a second.
+	Pause time.Duration
+}
+
+// Missing is a message that is not on the server.
+type Missing struct {
+	Description
+	Size   int64
+	Reason string
+}
+
+// Tally says how a folder and its mailbox stand at the end.
+type Tally struct {
+	Folder  mailbox.Name
+	Mailbox mailbox.Name
+	Changed bool   // the mailbox could not be called as wished
+	Created bool   // or, in a dry run, is to be
+	Skipped string // why the user does not want the folder, "" if it is wanted
+
+	Archived   int // messages in the folder
+	Before     int // of these, on the server before, as the archive knew
+	Recognised int // found there
+	Sent       int // stored now; in a dry run, to be stored
+	SentOctets int64
+	OnServer   int // what the server lists in the mailbox at the end
+	Missing    []Missing
+	Reason     string // why nothing could be done for the folder; "" if it could
+}
+
+// There is how many of the folder's messages the server has.
+func (t Tally) There() int { return t.Before + t.Recognised + t.Sent }
+
+// Result is what a run ends with.
+type Result struct {
+	Tallies  []Tally
+	Duration time.Duration
+}
+
+// Missing adds up what is not on the server.
+func (r Result) Missing() (n int) {
+	for _, t := range r.Tallies {
+		if t.Skipped == "" {
+			n += t.Archived - t.There()
+		}
+	}
+	return n
+}
+
+// ErrIncomplete is returned by [Run] when something of the archive is not on
+// the server. What it is is in the result.
+var ErrIncomplete = errors.New("some messages are not on the server")
+
+// Run stores every message of the archive that the server lacks.
+func Run(ctx context.Context, server Server, archive Archive, sink report.Sink, o Options) (Result, error) {
+	if o.Pause == 0 {
+		o.Pause = time.Second
+	}
+	start := time.Now()
+	r := &run{Options: o, server: server, archive: archive, sink: sink}
+	err := r.push(ctx)
+	if r.look != nil {
+		r.look.Close(err == nil)
+	}
+	result := Result{Duration: time.Since(start)}
+	whole := err == nil
+	for _, p := range r.plans {
+		result.Tallies = append(result.Tallies, p.Tally)
+		if p.Skipped == "" && (p.Reason != "" || len(p.Missing) > 0 || !o.DryRun && p.There() != p.Archived) {
+			whole = false
+		}
+	}
+	switch {
+	case whole:
+		return result, nil
+	case ctx.Err() != nil:
+		return result, context.Cause(ctx)
+	case err != nil && (r.stored > 0 || errors.As(err, new(*FullError))):
+		return result, errors.Join(ErrIncomplete, err)
+	case err != nil:
+		return result, err
+	}
+	return result, ErrIncomplete
+}
+
+// run is one run.
+type run struct {
+	Options
+	server  Server
+	archive Archive
+	sink    report.Sink
+	look    Destination
+	plans   []*plan
+	stored  int // messages that the server has taken
+}
+
+// plan is what is to be done about one folder.
+type plan struct {
+	Tally
+	path   string
+	box    mailbox.Mailbox
+	exists bool
+	refuse map[int64]string // messages that are not to be sent again in this run, and why
+	sizes  map[int64]int64
+}
+
+// maxTries is how often a look at the server is tried anew when the
+// connection is lost.
+const maxTries = 4
+
+// do calls f with a connection that looks, and once more on a new one if the
+// connection is lost.
+func (r *run) do(ctx context.Context, f func(Destination) error) (err error) {
+	for try := range maxTries {
+		if try > 0 {
+			r.sink.Report(report.Reconnecting{Err: err, Try: try + 1})
+			if err := retry.Pause(ctx, r.Pause, try); err != nil {
+				return err
+			}
+		}
+		if r.look == nil {
+			if r.look, err = r.server.Look(ctx); err != nil {
+				r.look = nil
+				if retry.IsPermanent(err) || ctx.Err() != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if err = f(r.look); err == nil || retry.IsRefused(err) || retry.IsPermanent(err) || ctx.Err() != nil {
+			return err
+		}
+		r.look.Close(false)
+		r.look = nil
+	}
+	return err
+}
+
+func (r *run) push(ctx context.Context) error {
+	folders, err := r.archive.Folders(ctx)
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	if err := r.do(ctx, func(d Destination) error { return r.plan(ctx, d, folders) }); err != nil {
+		return err
+	}
+	for _, p := range r.plans {
+		if p.Skipped != "" {
+			continue
+		}
+		err := r.pushFolder(ctx, p)
+		switch {
+		case err == nil:
+		case retry.IsRefused(err):
+			p.Reason = err.Error()
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// plan decides which folder goes into which mailbox.
+func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
+	boxes, err := d.Mailboxes(ctx)
+	if err != nil {
+		return err
+	}
+	r.plans = nil
+	shared, taken := sharesInbox(folders), map[string]string{}
+	for _, f := range folders {
+		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, refuse: map[int64]string{}, sizes: map[int64]int64{}}
+		r.plans = append(r.plans, p)
+		if p.Skipped = r.Filter.Skips(mailbox.Mailbox{Name: f.Name, Role: f.Role}); p.Skipped != "" {
+			continue
+		}
+		name, there := r.Mapping.target(f, boxes, shared)
+		if there == nil {
+			if p.box, p.Changed, err = d.Spelling(ctx, name); err != nil {
+				return err
+			}
+			if i := slices.IndexFunc(boxes, func(b mailbox.Mailbox) bool { return b.Wire == p.box.Wire }); i >= 0 {
+				there = &boxes[i]
+			}
+		}
+		if p.box.Role = f.Role; there != nil {
+			p.box, p.exists = *there, true
+		}
+		p.Mailbox, p.Created = p.box.Name, !p.exists
+		if other, ok := taken[p.box.Wire]; ok {
+			return retry.Permanent(&CollisionError{Folder: f.Name.String(), Other: other, Mailbox: p.Mailbox.String()})
+		}
+		taken[p.box.Wire] = f.Name.String()
+	}
+	return nil
+}
+
+// maxPasses is how often a folder is looked at and sent to in one run;
+// maxStalls how often in a row without anything having been stored.
+const (
+	maxPasses = 100
+	maxStalls = 3
+)
+
+// pushFolder sends what the mailbox lacks until its own listing shows that
+// nothing is missing, or that nothing more can be done.
+func (r *run) pushFolder(ctx context.Context, p *plan) error {
+	if !p.exists && r.DryRun {
+		p.Sent = p.Archived
+		return nil
+	}
+	if !p.exists {
+		if err := r.do(ctx, func(d Destination) error { return d.Create(ctx, p.box) }); err != nil {
+			return err
+		}
+		p.exists = true
+	}
+	r.archive.Place(p.box, p.path)
+	stalls := 0
+	for pass := range maxPasses {
+		missing, err := r.compare(ctx, p, pass == 0)
+		if err != nil {
+			return err
+		}
+		if r.DryRun {
+			p.Sent = len(missing)
+			return nil
+		}
+		send := slices.DeleteFunc(slices.Clone(missing), func(c fingerprint.Candidate) bool { return p.refuse[c.Message] != "" })
+		if len(send) == 0 || pass == maxPasses-1 {
+			return r.note(ctx, p, missing)
+		}
+		before := r.stored
+		err = r.sendAll(ctx, p, send)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if r.stored > before {
+			stalls = 0
+		} else {
+			stalls++
+		}
+		if err != nil && (retry.IsPermanent(err) || stalls == maxStalls) {
+			if missing, lookErr := r.compare(ctx, p, false); lookErr == nil {
+				r.note(ctx, p, missing)
+			}
+			return err
+		}
+		if err != nil {
+			r.sink.Report(report.Reconnecting{Err: err, Try: pass + 2})
+			if err := retry.Pause(ctx, r.Pause, stalls+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// note writes down which messages are missing, and why.
+func (r *run) note(ctx context.Context, p *plan, missing []fingerprint.Candidate) error {
+	p.Missing = nil
+	for _, c := range missing {
+		d, err := r.archive.Describe(ctx, c.Message)
+		if err != nil {
+			return retry.Permanent(err)
+		}
+		reason := p.refuse[c.Message]
+		if reason == "" {
+			reason = "the run ended before it was sent"
+		}
+		p.Missing = append(p.Missing, Missing{Description: d, Size: c.Size, Reason: reason})
+	}
+	return nil
+}
+
+// compare lists the mailbox, recognises what is not known as the archive's,
+// and returns what it lacks. first says that nothing has been sent yet.
+func (r *run) compare(ctx context.Context, p *plan, first bool) (missing []fingerprint.Candidate, err error) {
+	err = r.do(ctx, func(d Destination) error {
+		missing, err = r.compareOn(ctx, d, p, first)
+		return err
+	})
+	return missing, err
+}
+
+func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool) (missing []fingerprint.Candidate, err error) {
+	l, err := d.List(ctx, p.box, mailbox.State{}, true)
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[mailbox.ID]bool, len(l.Messages))
+	for _, m := range l.Messages {
+		listed[m.ID] = true
+	}
+	known := map[mailbox.ID]bool{}
+	if err := r.archive.EachKnown(ctx, p.box, func(id mailbox.ID, _ mailbox.Kept) { known[id] = listed[id] }); err != nil {
+		return nil, retry.Permanent(err)
+	}
+	free, err := r.archive.Unclaimed(ctx, p.path, p.box, func(id mailbox.ID) bool { return listed[id] })
+	if err != nil {
+		return nil, retry.Permanent(err)
+	}
+	var strange []mailbox.Message
+	for _, m := range l.Messages {
+		if !known[m.ID] {
+			strange = append(strange, m)
+		}
+	}
+	claimed, err := r.recognise(ctx, d, p, strange, free)
+	if err != nil {
+		return nil, err
+	}
+	there := p.Archived - len(free)
+	p.OnServer = len(l.Messages)
+	if first {
+		p.Before, p.Recognised = there, len(claimed)
+	} else {
+		p.Sent = there + len(claimed) - p.Before - p.Recognised
+	}
+	return slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return claimed[c.Message] }), nil
+}
+
+// describe asks for the sizes that are not known.
+func describe(ctx context.Context, d Destination, m mailbox.Mailbox, msgs []mailbox.Message) error {
+	var bare []mailbox.Message
+	for _, msg := range msgs {
+		if msg.Size < 0 {
+			bare = append(bare, msg)
+		}
+	}
+	if len(bare) == 0 {
+		return nil
+	}
+	if err := d.Describe(ctx, m, bare); err != nil {
+		return err
+	}
+	sizes := map[mailbox.ID]int64{}
+	for _, msg := range bare {
+		sizes[msg.ID] = msg.Size
+	}
+	for i := range msgs {
+		if size, ok := sizes[msgs[i].ID]; ok {
+			msgs[i].Size = size
+		}
+	}
+	return nil
+}
+
+// recognise finds out which messages of the server are the archive's.
+func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []mailbox.Message, free []fingerprint.Candidate) (claimed map[int64]bool, err error) {
+	claimed = map[int64]bool{}
+	pool := fingerprint.NewPool(slices.Clone(free))
+	if err := describe(ctx, d, p.box, strange); err != nil {
+		return nil, err
+	}
+	strange = slices.DeleteFunc(strange, func(m mailbox.Message) bool { return !pool.HasSize(m.Size) })
+	if len(strange) == 0 || len(free) == 0 {
+		return claimed, nil
+	}
+	batch := r.archive.Begin()
+	err = d.Headers(ctx, p.box, strange, func(m mailbox.Message, header []byte) error {
+		c, ok := pool.Take(m.Size, fingerprint.ReadHeader(header))
+		if !ok {
+			return nil
+		}
+		claimed[c.Message] = true
+		return batch.Claim(ctx, p.box, m, c.Message, false)
+	})
+	if err != nil && !retry.IsRefused(err) {
+		return nil, err
+	}
+	if r.DryRun {
+		return claimed, nil
+	}
+	if err := batch.Commit(ctx); err != nil {
+		return nil, retry.Permanent(fmt.Errorf("archive: %w", err))
+	}
+	return claimed, nil
+}
