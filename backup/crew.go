@@ -399,6 +399,14 @@ func (l *line) lost(err error) {
 	l.last, l.inUse = err, true
 }
 
+// leave ends a connection over one message: the server is well, and there is
+// no need to wait for it.
+func (l *line) leave() {
+	l.close(false)
+	l.fails = 0
+	l.arrived()
+}
+
 func (l *line) close(finished bool) {
 	if l.src != nil {
 		l.src.Close(finished)

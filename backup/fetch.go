@@ -272,7 +272,11 @@ func (r *run) fetch(ctx context.Context, l *line, t task) ([]task, error) {
 	case err == nil || retry.IsRefused(err):
 		return r.narrow(t, left, err), nil
 	}
-	l.lost(err)
+	if errors.Is(err, mailbox.ErrOutOfStep) && errors.As(err, new(*mailbox.MessageError)) {
+		l.leave()
+	} else {
+		l.lost(err)
+	}
 	if patient { // nothing is wrong with the message
 		return []task{{plan: p, msgs: left, tries: t.tries, rests: t.rests + 1, again: t.again}}, nil
 	}

@@ -6,6 +6,7 @@ package mailbox
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"time"
 )
@@ -74,6 +75,20 @@ type ID string
 // they were listed: its UIDVALIDITY has changed.
 var ErrRebuilt = errors.New("the server rebuilt the mailbox during the run (UIDVALIDITY changed)")
 
+// ErrOutOfStep says that a server's stream no longer matches the questions: what
+// comes next may be part of a mail that forges answers. The connection is of no
+// more use; what was read before stands.
+var ErrOutOfStep = errors.New("the server's answers are out of step")
+
+// MessageError says on which message a connection was lost.
+type MessageError struct {
+	ID  ID
+	Err error
+}
+
+func (e *MessageError) Error() string { return e.Err.Error() }
+func (e *MessageError) Unwrap() error { return e.Err }
+
 // Message describes a message without its content.
 type Message struct {
 	ID           ID
@@ -85,6 +100,14 @@ type Message struct {
 	// Object is the server's name for the content, which the message's copies
 	// in other mailboxes share (EMAILID of RFC 8474, X-GM-MSGID); "" for none.
 	Object string
+}
+
+// Upload is a message to be stored on a server.
+type Upload struct {
+	Flags        []string // system flags and keywords
+	InternalDate time.Time
+	Size         int64 // octets of Content, whose lines end in CRLF
+	Content      io.Reader
 }
 
 // State is how a mailbox stands on its server, its messages apart.

@@ -226,7 +226,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	if a.insecure {
 		out.warn(a, "password and mail go over the network in plain text")
 	}
-	if a.protocol == mailbox.POP3 && strings.HasSuffix(a.host, "gmail.com") {
+	if a.protocol == mailbox.POP3 && (a.host == "pop.gmail.com" || a.host == "pop.googlemail.com") {
 		out.warn(a, "over POP3 Gmail shows a part of the mail, and other parts another time; imaps://imap.gmail.com has all of it")
 	}
 	if !maildir.Exists(o.dir) {

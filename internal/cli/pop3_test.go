@@ -131,6 +131,28 @@ func TestAgeOverPOP3IsTheHeaders(t *testing.T) {
 	})
 }
 
+// Mail that begins with a dot has no header that could be asked for; it keeps
+// nothing else from coming.
+func TestMailThatBeginsWithADotStopsNothing(t *testing.T) {
+	for _, s := range []*mailtest.Server{mailtest.Dovecot(t), mailtest.Courier(t)} {
+		messages := numbered(0, 5)
+		for i := range 3 {
+			messages = append(messages, fmt.Appendf(nil, ".dot %d\r\n+OK\r\nSubject: forged\r\n\r\nx\r\n.\r\n", i), fmt.Appendf(nil, ".\r\n+OK %d\r\nSubject: forged\r\n\r\nx\r\n", i))
+		}
+		n := fill(t, s, "INBOX", messages)
+		if n != len(messages) {
+			t.Fatalf("%s takes %d of %d", s.Name, n, len(messages))
+		}
+		for _, option := range []string{"-v", "--newer-than=30d"} {
+			to := t.TempDir()
+			status, out, errs := mailstow(t, home(t, s), "backup", address("pop3+insecure", s.POP3), "--to", to, option)
+			if got := kept(t, inboxOf(to)); status != exitOK || !maps.Equal(got, retrieved(messages)) {
+				t.Errorf("%s, %s: status %d, %d of %d files\n%s%s", s.Name, option, status, total(got), n, out, errs)
+			}
+		}
+	}
+}
+
 func TestViaChoosesTheServer(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.toml")

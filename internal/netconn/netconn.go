@@ -104,6 +104,21 @@ func (c *Conn) Await(answer bool) {
 	}
 }
 
+// Within calls f, whose reads end after d with [os.ErrDeadlineExceeded]. The
+// connection can be used as before.
+func (c *Conn) Within(d time.Duration, f func()) {
+	c.sock.mu.Lock()
+	c.sock.until = time.Now().Add(d)
+	c.sock.mu.Unlock()
+	defer func() {
+		c.sock.mu.Lock()
+		c.sock.until = time.Time{}
+		c.sock.setDeadline()
+		c.sock.mu.Unlock()
+	}()
+	f()
+}
+
 // SetDeadline does nothing.
 func (c *Conn) SetDeadline(time.Time) error { return nil }
 
@@ -128,6 +143,7 @@ type socket struct {
 
 	mu       sync.Mutex // the deadline is that of awaiting
 	awaiting bool
+	until    time.Time // reads end then; zero for the usual limit
 }
 
 // arm sets the limit for the next Read.
@@ -141,7 +157,10 @@ func (s *socket) arm() {
 // holds mu.
 func (s *socket) setDeadline() {
 	switch {
+	case !s.until.IsZero():
+		s.Conn.SetReadDeadline(s.until)
 	case s.timeout <= 0:
+		s.Conn.SetReadDeadline(time.Time{})
 	case s.awaiting:
 		s.Conn.SetReadDeadline(time.Now().Add(s.timeout))
 	default:
@@ -157,6 +176,12 @@ func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	if s.limit != nil && n > 0 {
 		s.limit.WaitN(s.ctx, n) // an error is the end of ctx, which the next Read meets
+	}
+	s.mu.Lock()
+	bounded := !s.until.IsZero()
+	s.mu.Unlock()
+	if bounded {
+		return n, err
 	}
 	return n, s.silence(err)
 }

@@ -130,6 +130,29 @@ func TestPlainWhereThereIsNoUser(t *testing.T) {
 	}
 }
 
+// A busy server says nothing of the password, whatever the way to log in.
+func TestBusyServerIsNoRefusedLogin(t *testing.T) {
+	for _, answer := range []string{"-ERR [IN-USE] locked\r\n", "-ERR [SYS/TEMP] later\r\n", "-ERR [LOGIN-DELAY] later\r\n"} {
+		for _, method := range []string{"user", "plain"} {
+			addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
+				switch word, _, _ := strings.Cut(command, " "); word {
+				case "CAPA":
+					return "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
+				case "AUTH":
+					return "+ \r\n"
+				case "USER":
+					return "+OK\r\n"
+				}
+				return answer
+			})
+			_, err := logIn(t, addr, sasl.Login{User: "alice", Secret: secret("x"), Method: method})
+			if _, busy := retry.IsBusy(err); !busy || retry.IsPermanent(err) {
+				t.Errorf("%s, %q: %v", method, answer, err)
+			}
+		}
+	}
+}
+
 func TestLoginDelayIsWaitedFor(t *testing.T) {
 	addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
 		switch {

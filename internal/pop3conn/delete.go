@@ -30,6 +30,12 @@ type Deletion struct {
 // tells. What the server has no lasting name for is never deleted.
 func (s *Server) Delete(ctx context.Context, ids []mailbox.ID) (Deletion, error) {
 	d := Deletion{Refused: map[mailbox.ID]string{}}
+	seen := map[mailbox.ID]bool{}
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id mailbox.ID) bool {
+		again := seen[id]
+		seen[id] = true
+		return again
+	})
 	var wait time.Duration
 	for some := range slices.Chunk(ids, deletesASession) {
 		if err := retry.Sleep(ctx, wait); err != nil {

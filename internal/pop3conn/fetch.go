@@ -1,6 +1,7 @@
 package pop3conn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"mailstow/internal/netconn"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
 )
@@ -39,7 +41,7 @@ func (q *questions) next(ctx context.Context) (status string, err error) {
 	c := q.conn
 	if q.sent == q.answered && c.wire.Pending() {
 		c.hangUp()
-		return "", ErrOutOfStep
+		return "", mailbox.ErrOutOfStep
 	}
 	if err := q.send(); err != nil {
 		return "", c.explain(ctx, err)
@@ -49,7 +51,10 @@ func (q *questions) next(ctx context.Context) (status string, err error) {
 	}
 	q.answered++
 	text, err := c.session.ReadOne()
-	return string(text), c.explain(ctx, err)
+	if err = c.explain(ctx, err); q.sent > q.answered && errors.Is(err, netconn.ErrSilent) {
+		c.server.forgets.Store(true)
+	}
+	return string(text), err
 }
 
 // send asks what may be asked now, in one piece.
@@ -72,17 +77,19 @@ func (q *questions) send() error {
 	return q.conn.session.Send(strings.Join(some, "\r\n"))
 }
 
-// mayAdd reports whether one more may be asked behind those that wait. One
-// of unknown size is asked alone: that it is cut short could not be seen.
+// mayAdd reports whether one more may be asked behind those that wait. Where an
+// answer that is cut short could not be seen by its size, nothing is: the rest
+// of it would pass for the next.
 func (q *questions) mayAdd() bool {
-	if !q.conn.wire.HasCap("PIPELINING") || q.sent-q.answered >= maxAhead {
+	s := q.conn.server
+	if !q.conn.wire.HasCap("PIPELINING") || s.misstates.Load() || s.forgets.Load() || q.sent-q.answered >= maxAhead {
 		return false
 	}
 	if q.costs == nil {
 		return true
 	}
 	cost, before := q.costs[q.sent], q.costs[q.sent-1]
-	return cost >= 0 && before >= 0 && q.ahead+cost <= maxAheadOctets
+	return cost > 0 && before > 0 && q.ahead+cost <= maxAheadOctets
 }
 
 // maxHeader bounds a header block that is read whole.
@@ -108,8 +115,8 @@ func (c *Conn) Headers(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Me
 // There are servers that do not stuff a dot that is a mail's first octet: such
 // a mail can end its own answer and go on as the next. So an answer that
 // begins with a dot, or is shorter than LIST said, ends the session with
-// [ErrOutOfStep], the latter after fn has seen it. A message that is asked for
-// alone is read as its size says that it is meant.
+// [mailbox.ErrOutOfStep], the latter after fn has seen it. A message that is
+// asked for alone is read as its size says that it is meant.
 func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error {
 	alone := len(msgs) == 1
 	return c.each(ctx, m, msgs, "RETR %d", func(msg mailbox.Message, a *answer) error {
@@ -124,7 +131,7 @@ func (c *Conn) Fetch(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Mess
 		case alone:
 			c.server.misstates.Store(true)
 		default:
-			return ErrOutOfStep
+			return mailbox.ErrOutOfStep
 		}
 		return nil
 	})
@@ -164,7 +171,7 @@ func (c *Conn) each(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Messa
 			refused = err
 			continue
 		} else if err != nil {
-			return err
+			return &mailbox.MessageError{ID: msg.ID, Err: err}
 		}
 		err := c.receive(ctx, msg, q.lines[i], len(msgs) == 1, fn)
 		if err != nil {
@@ -172,7 +179,7 @@ func (c *Conn) each(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Messa
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return err
+			return &mailbox.MessageError{ID: msg.ID, Err: err}
 		}
 	}
 	return refused
@@ -185,10 +192,15 @@ func (c *Conn) receive(ctx context.Context, msg mailbox.Message, question string
 		return err
 	}
 	a := &answer{Reader: c.wire.Body()}
-	if dotted && msg.Size != 0 {
-		if !alone || strings.HasPrefix(question, "TOP") {
-			return ErrOutOfStep
+	switch {
+	case !dotted:
+	case msg.Size == 0: // this should be the end
+		if more, err := c.wire.MoreWithin(emptyPatience, len(end)); more || err != nil {
+			return cmp.Or(err, mailbox.ErrOutOfStep)
 		}
+	case !alone || strings.HasPrefix(question, "TOP"):
+		return mailbox.ErrOutOfStep
+	default:
 		if a.Reader, err = c.readDotted(ctx, msg, question); err != nil {
 			return err
 		}
@@ -200,31 +212,46 @@ func (c *Conn) receive(ctx context.Context, msg mailbox.Message, question string
 	return err
 }
 
-// dotPatience is how long to wait for what comes behind a dot that may be the
-// end of an answer.
-const dotPatience = 5 * time.Second
+// end is the line that ends an answer, and may be the first line of a message.
+const end = ".\r\n"
 
-// readDotted reads the answer to RETR, which begins with a dot, to find out by
-// the size whether the server stuffs that one, and asks again. While nothing
-// else is asked, all that comes belongs to the message.
+// How long to wait for what comes behind such a line.
+const (
+	dotPatience   = 2 * time.Second
+	emptyPatience = 500 * time.Millisecond
+)
+
+// readDotted returns the message that an answer to RETR begins with a dot. While
+// nothing else is asked, all that comes belongs to it: a first pass counts, to
+// find out by the size whether the server stuffs that dot, then it asks again.
 func (c *Conn) readDotted(ctx context.Context, msg mailbox.Message, question string) (io.Reader, error) {
-	const end = len(".\r\n")
-	late := time.AfterFunc(dotPatience, c.hangUp)
-	defer late.Stop()
-	a := &answer{Reader: c.wire.UnstuffedBody()}
-	if _, err := io.CopyN(io.Discard, a, int64(end)+1); err != nil && err != io.EOF {
-		return nil, fmt.Errorf("the server sends a dot in place of %d octets: %w", msg.Size, err)
-	}
-	if !late.Stop() {
-		return nil, errors.New("the server is slow behind a dot")
-	}
-	if _, err := io.Copy(io.Discard, a); err != nil {
+	b, err := c.wire.Peek(len(end))
+	if err != nil {
 		return nil, err
+	}
+	if string(b) == end {
+		more, err := c.wire.MoreWithin(dotPatience, len(end))
+		if err != nil {
+			return nil, err
+		}
+		if !more { // an empty answer
+			c.wire.Discard(len(end))
+			return strings.NewReader(""), nil
+		}
+	}
+	a := &answer{Reader: c.wire.UnstuffedBody()}
+	const least, crlf = int64(len(end)), int64(len("\r\n"))
+	n, err := io.Copy(io.Discard, io.LimitReader(a, msg.Size+least+crlf))
+	if err != nil {
+		return nil, err
+	}
+	if n == msg.Size+least+crlf {
+		return nil, fmt.Errorf("%w: the server sends more than the %d octets that it announced", mailbox.ErrOutOfStep, msg.Size)
 	}
 	if _, err := c.ask(ctx, question); err != nil {
 		return nil, err
 	}
-	if a.octets == msg.Size || a.octets == msg.Size+int64(len("\r\n")) {
+	if n == msg.Size || n == msg.Size+crlf {
 		return c.wire.UnstuffedBody(), nil
 	}
 	return c.wire.Body(), nil

@@ -48,15 +48,18 @@ func (c *Conn) logInBy(ctx context.Context, method string, l sasl.Login) (said [
 	case "apop":
 		command := c.wire.APOP(l.User, l.Secret)
 		_, err = c.ask(ctx, command)
-		return []string{command}, err
+		return []string{command, command[strings.LastIndexByte(command, ' ')+1:]}, err
 	}
 	x, err := l.Begin(method, c.server.Addr)
 	if err != nil {
 		return nil, retry.Permanent(err)
 	}
 	err = c.wire.Authenticate(x)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case retry.IsRefused(err):
+		err = c.refused(err.Error())
 	}
 	return x.Said(), err
 }

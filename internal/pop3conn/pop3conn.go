@@ -24,11 +24,6 @@ import (
 	"mailstow/mailbox"
 )
 
-// ErrOutOfStep is returned when the server's stream no longer matches the
-// questions: what comes next may be part of a mail that forges answers. The
-// connection is of no more use.
-var ErrOutOfStep = errors.New("the server's answers are out of step")
-
 // Server is an account on a server, for any number of connections, one after
 // the other.
 type Server struct {
@@ -36,6 +31,7 @@ type Server struct {
 	Login sasl.Login
 
 	misstates atomic.Bool // it announces larger sizes than messages have
+	forgets   atomic.Bool // it does not answer all questions that are sent ahead
 }
 
 // Conn is a logged-in connection. It is used by one goroutine at a time.
@@ -231,17 +227,22 @@ func (c *Conn) explain(ctx context.Context, err error) error {
 		return c.wire.Err()
 	case strings.HasPrefix(err.Error(), "unknown response"):
 		c.hangUp()
-		return fmt.Errorf("%w: %w", ErrOutOfStep, err)
+		return fmt.Errorf("%w: %w", mailbox.ErrOutOfStep, err)
 	}
 	if c.loggedIn && strings.Contains(strings.ToUpper(err.Error()), "[AUTH]") { // RFC 3206; a token does not last
 		c.hangUp()
 		return fmt.Errorf("the server ends the login: -ERR %w", err)
 	}
-	refused := retry.Refused(fmt.Errorf("-ERR %w", err))
-	if strings.Contains(strings.ToUpper(err.Error()), "[LOGIN-DELAY]") {
-		return retry.Busy(refused, c.wire.LoginDelay())
+	return c.refused("-ERR " + err.Error())
+}
+
+// refused makes an error of the server's no, which may be that it is busy.
+func (c *Conn) refused(text string) error {
+	err := retry.Refused(errors.New(text))
+	if strings.Contains(strings.ToUpper(text), "[LOGIN-DELAY]") {
+		return retry.Busy(err, c.wire.LoginDelay())
 	}
-	return retry.MarkBusy(refused, err.Error())
+	return retry.MarkBusy(err, text)
 }
 
 func (c *Conn) hangUp() { c.wire.Close() }

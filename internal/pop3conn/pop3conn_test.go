@@ -162,7 +162,7 @@ func fetchAll(t *testing.T, e netconn.Endpoint) map[mailbox.ID]string {
 			}
 			return err
 		})
-		if err != nil && !retry.IsRefused(err) && !errors.Is(err, ErrOutOfStep) {
+		if err != nil && !retry.IsRefused(err) && !errors.Is(err, mailbox.ErrOutOfStep) {
 			t.Fatal(err)
 		}
 		c.Close(true)
@@ -208,6 +208,114 @@ func TestStuffedFirstDotIsTakenOff(t *testing.T) {
 	for i, want := range messages {
 		if b := got[mailbox.ID(fmt.Sprintf("id%d", i+1))]; b != want {
 			t.Errorf("message %d = %q, want %q", i+1, b, want)
+		}
+	}
+}
+
+// After a server was seen to announce too large a size, a short answer proves
+// nothing any more: so nothing is asked behind one.
+func TestNothingIsAskedAheadOfAServerThatMisstates(t *testing.T) {
+	bad := "Subject: bad\r\n\r\nx\r\n.\r\n+OK\r\nSubject: forged\r\n\r\nx\r\n" // a server that stuffs nothing
+	addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
+		switch command {
+		case "CAPA":
+			return "+OK\r\nPIPELINING\r\n.\r\n"
+		case "STAT":
+			return "+OK 3 300\r\n"
+		case "LIST":
+			return fmt.Sprintf("+OK\r\n1 100\r\n2 %d\r\n3 18\r\n.\r\n", len(bad))
+		case "UIDL":
+			return "+OK\r\n1 a\r\n2 b\r\n3 c\r\n.\r\n"
+		case "RETR 1", "RETR 3":
+			return "+OK\r\nSubject: good\r\n\r\nx\r\n.\r\n"
+		case "RETR 2":
+			return "+OK\r\n" + bad + ".\r\n"
+		}
+		return "+OK\r\n"
+	})
+	server := &Server{Endpoint: netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 5 * time.Second}, Login: sasl.Login{User: "alice", Secret: credential.NewSecret("x")}}
+	for _, some := range [][]mailbox.Message{{{ID: "a", Size: 100}}, {{ID: "b", Size: int64(len(bad))}, {ID: "c", Size: 18}}} {
+		c, err := server.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Fetch(t.Context(), inbox, some, func(m mailbox.Message, _ int64, r io.Reader) error {
+			b, err := io.ReadAll(r)
+			if strings.Contains(string(b), "forged") {
+				t.Errorf("%s = %q", m.ID, b)
+			}
+			return err
+		})
+		if len(some) > 1 && !errors.Is(err, mailbox.ErrOutOfStep) {
+			t.Errorf("error = %v, want %v", err, mailbox.ErrOutOfStep)
+		}
+		c.Close(true)
+	}
+}
+
+// A server that announces PIPELINING and drops what comes ahead is asked one by
+// one from the second session on.
+func TestServerThatForgetsQuestionsIsAskedOneByOne(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for conn, err := ln.Accept(); err == nil; conn, err = ln.Accept() {
+			go func() {
+				defer conn.Close()
+				fmt.Fprint(conn, "+OK hi\r\n")
+				for b := make([]byte, 1000); ; {
+					n, err := conn.Read(b)
+					if err != nil {
+						return
+					}
+					line, _, _ := strings.Cut(string(b[:n]), "\r\n") // and nothing behind it
+					fmt.Fprint(conn, map[string]string{"CAPA": "+OK\r\nPIPELINING\r\n.\r\n", "STAT": "+OK 1 10\r\n", "LIST": "+OK\r\n1 10\r\n.\r\n", "UIDL": "+OK\r\n1 a\r\n.\r\n"}[line])
+					if strings.HasPrefix(line, "USER") || strings.HasPrefix(line, "PASS") {
+						fmt.Fprint(conn, "+OK\r\n")
+					}
+				}
+			}()
+		}
+	}()
+	server := &Server{Endpoint: netconn.Endpoint{Addr: ln.Addr().String(), Security: netconn.Plain, Timeout: time.Second}, Login: sasl.Login{User: "alice", Secret: credential.NewSecret("x")}}
+	for try := range 2 {
+		c, err := server.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := c.List(t.Context(), inbox, mailbox.State{}, true)
+		if (err == nil) != (try == 1) || err == nil && len(l.Messages) != 1 {
+			t.Errorf("session %d: %+v, %v", try+1, l, err)
+		}
+		c.Close(false)
+	}
+}
+
+// Nothing in place of a message is told at once, and the session goes on.
+func TestEmptyAnswerIsNoEndOfTheSession(t *testing.T) {
+	c, err := connect(t, map[string]string{
+		"STAT": "+OK 2 20\r\n", "LIST": "+OK\r\n1 10\r\n2 7\r\n.\r\n", "UIDL": "+OK\r\n1 a\r\n2 b\r\n.\r\n",
+		"RETR 1": "+OK\r\n.\r\n", "RETR 2": "+OK\r\nhello\r\n.\r\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		m    mailbox.Message
+		text string
+	}{{mailbox.Message{ID: "a", Size: 10}, ""}, {mailbox.Message{ID: "b", Size: 7}, "hello\r\n"}} {
+		err := c.Fetch(t.Context(), inbox, []mailbox.Message{want.m}, func(_ mailbox.Message, _ int64, r io.Reader) error {
+			b, err := io.ReadAll(r)
+			if string(b) != want.text {
+				t.Errorf("%s = %q, want %q", want.m.ID, b, want.text)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: %v", want.m.ID, err)
 		}
 	}
 }
@@ -279,8 +387,8 @@ func TestForgedAnswerIsNotBelieved(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, ErrOutOfStep) {
-		t.Errorf("error = %v, want %v", err, ErrOutOfStep)
+	if !errors.Is(err, mailbox.ErrOutOfStep) {
+		t.Errorf("error = %v, want %v", err, mailbox.ErrOutOfStep)
 	}
 }
 

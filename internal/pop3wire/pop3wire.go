@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -163,20 +164,24 @@ func (c *Conn) APOP(user string, password credential.Secret) string {
 	return "APOP " + user + " " + hex.EncodeToString(digest[:])
 }
 
+// maxChallenges bounds a login.
+const maxChallenges = 10
+
 // Authenticate logs in by SASL (RFC 5034), which go-pop3 has no word for. An
 // answer that is a refusal is marked so.
 func (c *Conn) Authenticate(x *sasl.Exchange) error {
 	answer, err := c.ask("AUTH " + x.Mechanism)
-	for err == nil {
+	for range maxChallenges {
+		if err != nil {
+			break
+		}
 		challenge, more := strings.CutPrefix(answer, "+ ")
 		if more = more || answer == "+"; !more {
 			break
 		}
 		response, wrong := x.Answer(challenge)
 		if wrong != nil {
-			if _, err := c.ask("*"); err != nil {
-				return err
-			}
+			c.ask("*")
 			return wrong
 		}
 		answer, err = c.ask(response)
@@ -258,6 +263,31 @@ func (c *Conn) StartsWithDot() (bool, error) {
 	}
 	return b[0] == '.', nil
 }
+
+// MoreWithin reports whether the server sends anything behind the next n octets
+// within d. An error is that of the connection.
+func (c *Conn) MoreWithin(d time.Duration, n int) (more bool, err error) {
+	c.Within(d, func() { _, err = c.br.Peek(n + 1) })
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return false, nil
+	}
+	return false, c.fail(err)
+}
+
+// Peek returns the next n octets, which are still to be read.
+func (c *Conn) Peek(n int) ([]byte, error) {
+	b, err := c.br.Peek(n)
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return b, nil
+}
+
+// Discard drops the next n octets.
+func (c *Conn) Discard(n int) { c.br.Discard(n) }
 
 // UnstuffedBody is [Conn.Body] of a message whose first octet was not stuffed.
 func (c *Conn) UnstuffedBody() io.Reader { return &body{conn: c} }

@@ -164,13 +164,22 @@ func (l Login) client(mechanism, addr string) (sasl.Client, error) {
 
 // bearer logs in with an access token: OAUTHBEARER (RFC 7628), or XOAUTH2 of
 // Google and Microsoft.
-type bearer struct{ mech, first, refused string }
+type bearer struct {
+	mech, first, refused string
+	asked                bool
+}
 
 func (b *bearer) Start() (string, []byte, error) { return b.mech, []byte(b.first), nil }
 
 // Next answers the challenge that tells why the token is refused, so that the
 // server says no.
-func (b *bearer) Next([]byte) ([]byte, error) { return []byte(b.refused), nil }
+func (b *bearer) Next([]byte) ([]byte, error) {
+	if b.asked {
+		return nil, errors.New("the server asks without end")
+	}
+	b.asked = true
+	return []byte(b.refused), nil
+}
 
 // maxIterations bounds the work that a server may ask for.
 const maxIterations = 1_000_000
