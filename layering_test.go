@@ -15,7 +15,7 @@ var mayImport = map[string][]string{
 	// the program
 	".": {"internal/cli"},
 	"internal/cli": {
-		"backup", "maildir", "mailbox", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
+		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
 		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/quantity", "internal/report",
 		"internal/retry", "internal/sasl",
 	},
@@ -23,11 +23,13 @@ var mayImport = map[string][]string{
 	// the engine: no network, no disk, no terminal
 	"backup": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
 
+	"migrate": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
+
 	// the edges, each protocol on its wire
 	"maildir":           {"mailbox", "internal/fingerprint"},
 	"internal/imapconn": {"mailbox", "internal/imapwire", "internal/netconn", "internal/retry", "internal/sasl"},
 	"internal/pop3conn": {"mailbox", "internal/credential", "internal/netconn", "internal/pop3wire", "internal/retry", "internal/sasl"},
-	"internal/imapwire": {"internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
+	"internal/imapwire": {"mailbox", "internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
 	"internal/pop3wire": {"internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
 	"internal/sasl":     {"internal/credential"},
 	"internal/netconn":  {"internal/retry"},

@@ -1,8 +1,8 @@
 package backup
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -27,14 +27,14 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 	if r.Refetch { // what was removed is to come again
 		free = slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return c.Removed })
 	}
-	pool := newPool(free)
-	if err := r.readHeaders(ctx, src, p, func(m mailbox.Message) bool { return pool.hasSize(m.Size) }); err != nil {
+	pool := fingerprint.NewPool(free)
+	if err := r.readHeaders(ctx, src, p, func(m mailbox.Message) bool { return pool.HasSize(m.Size) }); err != nil {
 		return err
 	}
 	kept := p.want[:0]
 	for _, m := range p.want {
-		if header, ok := p.headers[m.ID]; ok && pool.hasSize(m.Size) {
-			if c, ok := pool.take(m.Size, header); ok {
+		if header, ok := p.headers[m.ID]; ok && pool.HasSize(m.Size) {
+			if c, ok := pool.Take(m.Size, header); ok {
 				p.claims = append(p.claims, claim{m, c.Message, c.Removed, slices.Equal(m.Flags, c.Flags)})
 				continue
 			}
@@ -42,7 +42,7 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 		kept = append(kept, m)
 	}
 	p.want = kept
-	p.bySum = pool.rest()
+	p.bySum = pool.Rest()
 	if p.tally.Kept == 0 && len(p.claims) > 0 && len(p.gone) > 0 {
 		r.sink.Report(report.Rebuilt{Mailbox: p.Name, Recognised: len(p.claims), Download: len(p.want)})
 	}
@@ -86,83 +86,13 @@ func (r *run) readSome(ctx context.Context, src Source, p *plan, msgs []mailbox.
 	if err == nil || retry.IsRefused(err) {
 		return nil
 	}
-	for _, m := range msgs {
-		if !read[m.ID] {
-			p.headless[m.ID] = true
-			break
-		}
+	if lost := (*mailbox.MessageError)(nil); errors.As(err, &lost) {
+		p.headless[lost.ID] = true
+	} else if i := slices.IndexFunc(msgs, func(m mailbox.Message) bool { return !read[m.ID] }); i >= 0 {
+		p.headless[msgs[i].ID] = true
+	}
+	if errors.Is(err, mailbox.ErrOutOfStep) {
+		r.crew.arrived() // it is about one message: the server is well
 	}
 	return err
-}
-
-// pool holds archived messages that a server's may be recognised as.
-type pool struct {
-	sizes map[int64]bool          // that they have, in one of the ways of counting
-	any   bool                    // of some, the size says nothing
-	free  []fingerprint.Candidate // in the order of their headers
-	taken []bool
-	from  map[fingerprint.Sum]int // where those with a header begin that are not taken
-}
-
-func newPool(free []fingerprint.Candidate) *pool {
-	p := &pool{sizes: map[int64]bool{}, free: free, taken: make([]bool, len(free)), from: map[fingerprint.Sum]int{}}
-	slices.SortStableFunc(free, func(a, b fingerprint.Candidate) int { return bytes.Compare(a.Header[:], b.Header[:]) })
-	for _, c := range free {
-		if c.Rewritten {
-			p.any = true
-		} else {
-			p.sizes[c.Size], p.sizes[c.Lines], p.sizes[c.Lines+2] = true, true, true
-		}
-	}
-	return p
-}
-
-// hasSize reports whether a message of this size may be in the pool. An
-// unknown size (-1) cannot be recognised: a header alone is not enough.
-func (p *pool) hasSize(size int64) bool { return p.sizes[size] || p.any && size >= 0 }
-
-// take takes a message with this size and header out of the pool; one with
-// exactly this size if there is one, one whose file is there if there is one.
-func (p *pool) take(size int64, h fingerprint.Header) (found fingerprint.Candidate, ok bool) {
-	for _, fits := range []func(fingerprint.Candidate) bool{
-		func(c fingerprint.Candidate) bool { return !c.Removed && c.Size == size },
-		func(c fingerprint.Candidate) bool { return !c.Removed },
-		func(fingerprint.Candidate) bool { return true },
-	} {
-		for _, sum := range []fingerprint.Sum{h.Sum, h.Rewritten} {
-			for i := p.first(sum); i < len(p.free) && p.free[i].Header == sum; i++ {
-				if c := p.free[i]; !p.taken[i] && c.Matches(size, h) && fits(c) {
-					p.taken[i] = true
-					return c, true
-				}
-			}
-		}
-	}
-	return found, false
-}
-
-// first returns the place of the first message with this header that is not
-// taken. Many may be alike.
-func (p *pool) first(header fingerprint.Sum) int {
-	first, known := p.from[header]
-	if !known {
-		first, _ = slices.BinarySearchFunc(p.free, header, func(c fingerprint.Candidate, h fingerprint.Sum) int { return bytes.Compare(c.Header[:], h[:]) })
-	}
-	for ; first < len(p.free) && p.taken[first]; first++ {
-	}
-	if known || first+1 < len(p.free) && p.free[first+1].Header == header {
-		p.from[header] = first
-	}
-	return first
-}
-
-// rest returns what is left in the pool, by the digest of its octets.
-func (p *pool) rest() map[fingerprint.Sum][]int64 {
-	bySum := map[fingerprint.Sum][]int64{}
-	for i, c := range p.free {
-		if !p.taken[i] && !c.Removed {
-			bySum[c.SHA256] = append(bySum[c.SHA256], c.Message)
-		}
-	}
-	return bySum
 }

@@ -236,13 +236,17 @@ func (e *entry) discard() error {
 // Claim notes that a message on the server is one that the archive holds.
 // proven says that their octets were compared.
 func (b *Batch) Claim(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, message int64, proven bool) error {
-	row, err := b.open(ctx, mb)
-	if err != nil || m.Transient {
-		return err
-	}
 	how := "recognised"
 	if proven {
 		how = "downloaded"
+	}
+	return b.claim(ctx, mb, m, message, how)
+}
+
+func (b *Batch) claim(ctx context.Context, mb mailbox.Mailbox, m mailbox.Message, message int64, how string) error {
+	row, err := b.open(ctx, mb)
+	if err != nil || m.Transient {
+		return err
 	}
 	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
 		if !m.InternalDate.IsZero() { // a better date than POP3 had

@@ -3,6 +3,7 @@ package maildir
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -214,6 +215,11 @@ const maxVariables = 500
 // one of these when it was asked last.
 func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(id mailbox.ID, gone bool) bool) ([]fingerprint.Candidate, error) {
 	row := in.place(mb)
+	return in.unclaimed(ctx, row.id, row.folder.id, live)
+}
+
+// unclaimed returns the messages of a folder that stand for none in a mailbox.
+func (in *Intake) unclaimed(ctx context.Context, mailboxRow, folderRow int64, live func(id mailbox.ID, gone bool) bool) ([]fingerprint.Candidate, error) {
 	claimed := map[int64]bool{}
 	err := rows(ctx, in.a.db, func(r *sql.Rows) error {
 		var id string
@@ -226,7 +232,7 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(i
 			claimed[message] = true
 		}
 		return nil
-	}, "SELECT id, message, gone_at IS NOT NULL FROM mapping WHERE mailbox = ?", row.id)
+	}, "SELECT id, message, gone_at IS NOT NULL FROM mapping WHERE mailbox = ?", mailboxRow)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +250,7 @@ func (in *Intake) Unclaimed(ctx context.Context, mb mailbox.Mailbox, live func(i
 			free = append(free, c)
 		}
 		return nil
-	}, "SELECT id, size, lines_size, sha256, header_sha256, rewritten, removed_at IS NOT NULL, flags FROM message WHERE folder = ?", row.folder.id)
+	}, "SELECT id, size, lines_size, sha256, header_sha256, rewritten, removed_at IS NOT NULL, flags FROM message WHERE folder = ?", folderRow)
 }
 
 // Holding returns, for those of the server's names of contents that are known,
@@ -358,6 +364,15 @@ func (a *Archive) BeginRun(ctx context.Context, r Run) (int64, error) {
 		return 0, err
 	}
 	return res.LastInsertId()
+}
+
+// Killed reports whether the last run that put mail on a server was killed.
+func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err error) {
+	err = a.db.QueryRowContext(ctx, "SELECT ended_at IS NULL FROM run WHERE source = ? AND command != 'backup' ORDER BY id DESC LIMIT 1", server).Scan(&killed)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return killed, err
 }
 
 // EndRun notes how a run ended.

@@ -103,11 +103,11 @@ func (a *Archive) Failures(ctx context.Context) ([]Failure, error) {
 		WHERE NOT EXISTS (SELECT 1 FROM mapping p WHERE p.mailbox = x.mailbox AND p.id = x.id) ORDER BY f.path, x.id`)
 }
 
-// LastRuns returns the last run of all, and the last that was ok; nil where
+// LastRuns returns the last backup of all, and the last that was ok; nil where
 // there was none.
 func (a *Archive) LastRuns(ctx context.Context) (last, good *Run, err error) {
-	if last, err = a.run(ctx, ""); err == nil {
-		good, err = a.run(ctx, "WHERE result = 'ok'")
+	if last, err = a.run(ctx, "WHERE command = 'backup'"); err == nil {
+		good, err = a.run(ctx, "WHERE command = 'backup' AND result = 'ok'")
 	}
 	return last, good, err
 }

@@ -112,6 +112,10 @@ type Options struct {
 	Filter      filter.Filter
 	Mapping     Mapping
 
+	// Unsettled says that an earlier run was killed, so that the server may
+	// still be storing what it has sent.
+	Unsettled bool
+
 	// Pause is how long to wait before the second login after a lost
 	// connection; it doubles from there. Zero means a second.
 	Pause time.Duration
@@ -330,7 +334,7 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 		p.exists = true
 	}
 	r.archive.Place(p.box, p.path)
-	stalls := 0
+	stalls, unsettled := 0, r.Unsettled
 	for pass := range maxPasses {
 		missing, err := r.compare(ctx, p, pass == 0)
 		if err != nil {
@@ -339,6 +343,12 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 		if r.DryRun {
 			p.Sent = len(missing)
 			return nil
+		}
+		if unsettled {
+			unsettled = false
+			if missing, err = r.settle(ctx, p, missing, pass == 0); err != nil {
+				return err
+			}
 		}
 		send := slices.DeleteFunc(slices.Clone(missing), func(c fingerprint.Candidate) bool { return p.refuse[c.Message] != "" })
 		if len(send) == 0 || pass == maxPasses-1 {
@@ -361,6 +371,7 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 			return err
 		}
 		if err != nil {
+			unsettled = true
 			r.sink.Report(report.Reconnecting{Err: err, Try: pass + 2})
 			if err := retry.Pause(ctx, r.Pause, stalls+1); err != nil {
 				return err
@@ -368,6 +379,22 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 		}
 	}
 	return nil
+}
+
+// settle waits until the server stores no more of what it was sent over a
+// connection that has ended.
+func (r *run) settle(ctx context.Context, p *plan, missing []fingerprint.Candidate, first bool) ([]fingerprint.Candidate, error) {
+	for len(missing) > 0 {
+		if err := retry.Sleep(ctx, 2*r.Pause); err != nil {
+			return nil, err
+		}
+		now, err := r.compare(ctx, p, first)
+		if err != nil || len(now) == len(missing) {
+			return now, err
+		}
+		missing = now
+	}
+	return missing, nil
 }
 
 // note writes down which messages are missing, and why.

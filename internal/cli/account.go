@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -26,6 +27,7 @@ import (
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
 	"mailstow/internal/pop3conn"
+	"mailstow/internal/retry"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 	"mailstow/maildir"
@@ -52,6 +54,9 @@ type account struct {
 	password func(context.Context) (credential.Secret, error)
 	changing bool // password returns an access token, which does not last
 
+	once  sync.Mutex
+	known *credential.Secret // what secret has returned
+
 	forgetPassword func() // so that it is asked for again; set for a program that stays
 
 	filter      func(now time.Time) filter.Filter
@@ -74,10 +79,7 @@ func (a *account) source() string {
 
 // open logs in.
 func (a *account) open(secret credential.Secret) func(context.Context) (backup.Source, error) {
-	login := sasl.Login{User: a.user, Secret: secret, Method: a.method}
-	if a.authUser != "" {
-		login.User, login.As = a.authUser, a.user
-	}
+	login := a.login(secret)
 	if a.protocol == mailbox.POP3 {
 		server := &pop3conn.Server{Endpoint: a.endpoint, Login: login}
 		return func(ctx context.Context) (backup.Source, error) { return opened(server.Dial(ctx)) }
@@ -85,6 +87,30 @@ func (a *account) open(secret credential.Secret) func(context.Context) (backup.S
 	return func(ctx context.Context) (backup.Source, error) {
 		return opened(imapconn.Dial(ctx, a.endpoint, login))
 	}
+}
+
+// login says who logs in, and how.
+func (a *account) login(secret credential.Secret) sasl.Login {
+	l := sasl.Login{User: a.user, Secret: secret, Method: a.method}
+	if a.authUser != "" {
+		l.User, l.As = a.authUser, a.user
+	}
+	return l
+}
+
+// secret returns the password, which is looked for once, or a token, which is
+// not kept.
+func (a *account) secret(ctx context.Context) (credential.Secret, error) {
+	a.once.Lock()
+	defer a.once.Unlock()
+	if a.known == nil || a.changing {
+		s, err := a.password(ctx)
+		if err != nil {
+			return credential.Secret{}, retry.Permanent(err)
+		}
+		a.known = &s
+	}
+	return *a.known, nil
 }
 
 // opened keeps a nil connection from becoming a Source that is not nil.
@@ -283,7 +309,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	if _, hasPassword := u.User.Password(); hasPassword {
 		return nil, configFailed("the URL has a password in it, which everybody on this machine can see", "use --password-command, --password-file or MAILSTOW_PASSWORD")
 	}
-	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(c.String("user"), u.User.Username(), set.User, address)}
+	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(loginOption(c, set, "user"), u.User.Username(), set.User, address)}
 	if a.user == "" {
 		return nil, configFailed("nobody is named to log in as", "imaps://USER@HOST, or --user USER")
 	}
@@ -303,7 +329,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 		if a.insecure = !loopback(a.host); a.insecure && !c.Bool("allow-insecure") {
 			return nil, configFailed(fmt.Sprintf("%s would send the password and all mail in plain text over the network", u.Scheme), "use "+strings.TrimSuffix(u.Scheme, "+insecure")+"s:// or, if there is no other way, --allow-insecure")
 		}
-	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(c.String("tls-ca"), set.TLSCA), first(c.String("tls-cert"), set.TLSCert), first(c.String("tls-key"), set.TLSKey)); err != nil {
+	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(loginOption(c, set, "tls-ca"), set.TLSCA), first(loginOption(c, set, "tls-cert"), set.TLSCert), first(loginOption(c, set, "tls-key"), set.TLSKey)); err != nil {
 		return nil, err
 	}
 	if err := a.checkVia(c.String("via")); err != nil {
@@ -321,7 +347,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 
 // loginBy decides how the account logs in.
 func (a *account) loginBy(c *cli.Context, set config.Account) error {
-	a.method, a.authUser = strings.ToLower(first(c.String("auth"), set.Auth)), first(c.String("auth-user"), set.AuthUser)
+	a.method, a.authUser = strings.ToLower(first(loginOption(c, set, "auth"), set.Auth)), first(loginOption(c, set, "auth-user"), set.AuthUser)
 	if a.method == "password" {
 		a.method = ""
 	}
@@ -333,7 +359,7 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 		return configFailed(fmt.Sprintf("there is no way to log in to %s over %s called %q", a.host, strings.ToUpper(string(a.protocol)), a.method), "use password or one of "+strings.Join(methods, ", "))
 	}
 	token := set.TokenCommand
-	if line := c.String("token-command"); line != "" {
+	if line := loginOption(c, set, "token-command"); line != "" {
 		token = credential.Shell(line)
 	}
 	if len(token) > 0 && a.method != "xoauth2" && a.method != "oauthbearer" {
@@ -355,6 +381,15 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 		a.password = func(context.Context) (credential.Secret, error) { return credential.Secret{}, nil }
 	}
 	return nil
+}
+
+// loginOption reads an option that says how to log in. Where a command works on
+// two servers, it is for the one that is named by a URL.
+func loginOption(c *cli.Context, set config.Account, name string) string {
+	if c.Command.Name == "migrate" && set.Name != "" {
+		return ""
+	}
+	return c.String(name)
 }
 
 // commandSecret makes a failed command a refused login.
@@ -415,12 +450,12 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	var secret credential.Secret
 	var err error
 	switch {
-	case c.String("password-command") != "":
-		secret, err = credential.FromCommand(ctx, credential.Shell(c.String("password-command")))
-	case c.String("password-file") == "-":
+	case loginOption(c, set, "password-command") != "":
+		secret, err = credential.FromCommand(ctx, credential.Shell(loginOption(c, set, "password-command")))
+	case loginOption(c, set, "password-file") == "-":
 		secret, err = credential.FromReader(p.Stdin, "standard input")
-	case c.String("password-file") != "":
-		secret, err = credential.FromFile(c.String("password-file"))
+	case loginOption(c, set, "password-file") != "":
+		secret, err = credential.FromFile(loginOption(c, set, "password-file"))
 	case set.Name != "" && p.Getenv(own) != "":
 		return credential.NewSecret(p.Getenv(own)), nil
 	case set.Name == "" && p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several:

@@ -174,9 +174,28 @@ func (p *program) pushTo(c *cli.Context, command, dir string, a *account, pulled
 	if err != nil {
 		return err
 	}
+	killed, err := ar.Killed(ctx, a.source())
+	if err != nil {
+		return archiveFailed(err)
+	}
+	record, number := maildir.Run{Command: command, Source: a.source(), Started: time.Now()}, int64(0)
+	if !dry {
+		if number, err = ar.BeginRun(ctx, record); err != nil {
+			return archiveFailed(err)
+		}
+	}
 	result, runErr := migrate.Run(ctx, &server{account: a}, outgoing{outlet}, &pushSink{p: p, c: c, account: a}, migrate.Options{
-		DryRun: dry, Connections: max(c.Int("connections"), 1), Filter: wanted, Mapping: mapping,
+		DryRun: dry, Connections: max(c.Int("connections"), 1), Filter: wanted, Mapping: mapping, Unsettled: killed,
 	})
+	if !dry {
+		record.Ended, record.Missing, record.Result = time.Now(), result.Missing(), "ok"
+		if runErr != nil {
+			record.Result, record.Reason = "incomplete", runErr.Error()
+		}
+		if err := ar.EndRun(context.WithoutCancel(ctx), number, record); err != nil && runErr == nil {
+			runErr = archiveFailed(err)
+		}
+	}
 	if err := ar.Close(); err != nil && runErr == nil {
 		runErr = archiveFailed(err)
 	}

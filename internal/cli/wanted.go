@@ -99,12 +99,18 @@ func wanted(c *cli.Context, set config.Account, now time.Time) (f filter.Filter,
 
 // wantedFlags are the options that say which mail is wanted.
 func wantedFlags() []cli.Flag {
+	return append(folderFlags(),
+		text("older-than", "only mail older than `AGE`: 36h 90d 12w 6mo 1y, or a day: 2024-01-31"),
+		text("newer-than", "only mail newer than `AGE`"),
+		text("max-size", "no message over `SIZE`: 25M 2.5GB"),
+	)
+}
+
+// folderFlags are the options that choose folders.
+func folderFlags() []cli.Flag {
 	return []cli.Flag{
 		texts("folder", "only the folder `NAME`"),
 		texts("include", "only folders that match `PATTERN`: * is anything within a level, ** any levels"),
 		texts("exclude", `no folder that matches `+"`PATTERN`"+`, or has the role: 'Lists/**', '\Junk'`),
-		text("older-than", "only mail older than `AGE`: 36h 90d 12w 6mo 1y, or a day: 2024-01-31"),
-		text("newer-than", "only mail newer than `AGE`"),
-		text("max-size", "no message over `SIZE`: 25M 2.5GB"),
 	}
 }

@@ -348,11 +348,30 @@ func (c *Conn) untagged(rest string, line []byte) error {
 		c.out = c.repairState(line)
 	case "VANISHED":
 		c.vanish(args)
+	case "NAMESPACE":
+		if m := personal.FindStringSubmatch(args); m != nil {
+			c.mu.Lock()
+			c.prefix, c.delimiter = unquote(m[1]), unquote(m[2])
+			c.mu.Unlock()
+		}
 	}
 	return nil // nothing else is asked for
 }
 
 var codeForm = regexp.MustCompile(`^\[([A-Za-z0-9.+_-]+)(?: ([^\]]*))?\] ?`)
+
+// personal finds what the user's own mailboxes begin with, and what separates
+// their levels, in the answer to NAMESPACE (RFC 2342).
+var personal = regexp.MustCompile(`(?i)^\(\(("(?:[^"\\]|\\.)*") ("(?:[^"\\]|\\.)"|NIL)`)
+
+// Namespace returns what the server has said of the user's own mailboxes:
+// what their names begin with, and what separates their levels; "" for
+// nothing.
+func (c *Conn) Namespace() (prefix, delimiter string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.prefix, c.delimiter
+}
 
 // repairStatus makes a status response with its text ("OK [CODE] text")
 // readable: response codes that are no atoms, or whose numbers are none, are

@@ -58,6 +58,8 @@ type Conn struct {
 	exists  int             // messages in the selected mailbox, by the server's last word
 	bye     string          // what the server said when it hung up
 
+	prefix, delimiter string // of the user's own namespace
+
 	idling atomic.Bool   // IDLE was sent and DONE was not
 	change chan struct{} // holds one if the selected mailbox has changed
 
@@ -276,15 +278,21 @@ func (c *Conn) send(lines []string) (tags []string, err error) {
 	}
 	var out strings.Builder
 	for _, line := range lines {
-		var random [6]byte
-		rand.Read(random[:]) // so that an answer cannot have been sent before the question
-		tag := "s" + hex.EncodeToString(random[:])
+		tag := newTag()
 		tags = append(tags, tag)
 		out.WriteString(tag + " " + line + "\r\n")
 	}
 	c.sent = append(c.sent, tags...)
 	_, err = io.WriteString(c.Conn, out.String())
 	return tags, err
+}
+
+// newTag returns a tag at random, so that an answer cannot have been sent before
+// the question.
+func newTag() string {
+	var random [6]byte
+	rand.Read(random[:])
+	return "s" + hex.EncodeToString(random[:])
 }
 
 // answerTo reads the answer to the command with the tag. Answers to others
@@ -296,24 +304,15 @@ func (c *Conn) answerTo(tag string, respond func(challenge string) (string, erro
 			delete(c.early, tag)
 			return append(lines, a.lines...), a.err
 		}
-		b, err := c.readLineCopy()
-		if err == nil {
-			b, err = c.readRest(b)
-		}
+		first, l, err := c.readAnswer()
 		if err != nil {
-			if bye := c.Bye(); bye != "" {
-				err = retry.MarkBusy(&hungUpError{bye, err}, bye)
-			}
 			return nil, err
 		}
-		size += len(b)
-		l := string(trimEOL(b))
-		first, rest, _ := strings.Cut(l, " ")
-		switch _, ours := c.early[first]; {
+		size += len(l)
+		switch {
 		case first == "*":
-			c.noteBye(l)
 			lines = append(lines, l)
-		case strings.HasPrefix(l, "+") && respond != nil:
+		case first == "+" && respond != nil:
 			response, err := respond(strings.TrimPrefix(strings.TrimPrefix(l, "+"), " "))
 			if err != nil {
 				return nil, err
@@ -321,18 +320,46 @@ func (c *Conn) answerTo(tag string, respond func(challenge string) (string, erro
 			if _, err := io.WriteString(c.Conn, response+"\r\n"); err != nil {
 				return nil, err
 			}
-		case first != tag && !slices.Contains(c.sent, first) || ours:
+		case first == "+":
 			return nil, fmt.Errorf("the server answers out of turn: %q", clip(l))
-		default:
-			a := answer{lines: []string{l}}
-			if !strings.EqualFold(firstWord(rest), "OK") {
-				a = answer{err: retry.MarkBusy(retry.Refused(errors.New(rest)), rest)}
-			}
-			c.early[first] = a
-			c.sent = slices.DeleteFunc(c.sent, func(t string) bool { return t == first })
 		}
 	}
 	return nil, errors.New("the server answers without end")
+}
+
+// readAnswer reads one line, with its literals, and returns its first word: a
+// star, a plus, or the tag of a command that was sent, whose answer is then in
+// early.
+func (c *Conn) readAnswer() (first, line string, err error) {
+	b, err := c.readLineCopy()
+	if err == nil {
+		b, err = c.readRest(b)
+	}
+	if err != nil {
+		if bye := c.Bye(); bye != "" {
+			err = retry.MarkBusy(&hungUpError{bye, err}, bye)
+		}
+		return "", "", err
+	}
+	line = string(trimEOL(b))
+	first, rest, _ := strings.Cut(line, " ")
+	_, answered := c.early[first]
+	switch {
+	case first == "*":
+		c.noteBye(line)
+	case strings.HasPrefix(line, "+"):
+		first = "+"
+	case answered || !slices.Contains(c.sent, first):
+		return "", "", fmt.Errorf("the server answers out of turn: %q", clip(line))
+	default:
+		a := answer{lines: []string{line}}
+		if !strings.EqualFold(firstWord(rest), "OK") {
+			a = answer{err: retry.MarkBusy(retry.Refused(errors.New(rest)), rest)}
+		}
+		c.early[first] = a
+		c.sent = slices.DeleteFunc(c.sent, func(t string) bool { return t == first })
+	}
+	return first, line, nil
 }
 
 func (c *Conn) noteBye(line string) {
