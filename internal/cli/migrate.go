@@ -147,6 +147,9 @@ func (p *program) fillFrom(c *cli.Context, cfg *config.File, root, arg string) (
 		return a.dir, exitOK, nil // what would be stored is what is in the archive now
 	}
 	status = p.backupAll(c, []*account{a})
+	if c.Bool("dry-run") { // nothing is in an archive yet that could be looked for on the other server
+		return "", 0, &saidError{status}
+	}
 	if status != exitOK && status != exitIncomplete && status != exitLater {
 		return "", 0, &saidError{status}
 	}
