@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -219,7 +220,15 @@ type plan struct {
 	box    mailbox.Mailbox
 	exists bool
 	refuse map[int64]string // messages that are not to be sent again in this run, and why
-	sizes  map[int64]int64
+
+	// What was stored since the last look, and where the server says it is.
+	pushed []pushed
+}
+
+// pushed is a message that was stored.
+type pushed struct {
+	fingerprint.Candidate
+	id mailbox.ID
 }
 
 // maxTries is how often a look at the server is tried anew when the
@@ -287,7 +296,7 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 	r.plans = nil
 	shared, taken := sharesInbox(folders), map[string]string{}
 	for _, f := range folders {
-		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, refuse: map[int64]string{}, sizes: map[int64]int64{}}
+		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, refuse: map[int64]string{}}
 		r.plans = append(r.plans, p)
 		if p.Skipped = r.Filter.Skips(mailbox.Mailbox{Name: f.Name, Role: f.Role}); p.Skipped != "" {
 			continue
@@ -314,7 +323,7 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 }
 
 // maxPasses is how often a folder is looked at and sent to in one run;
-// maxStalls how often in a row without anything having been stored.
+// maxStalls how often in a row without less being missing.
 const (
 	maxPasses = 100
 	maxStalls = 3
@@ -334,7 +343,7 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 		p.exists = true
 	}
 	r.archive.Place(p.box, p.path)
-	stalls, unsettled := 0, r.Unsettled
+	fewest, stalls, unsettled := math.MaxInt, 0, r.Unsettled
 	for pass := range maxPasses {
 		missing, err := r.compare(ctx, p, pass == 0)
 		if err != nil {
@@ -354,16 +363,14 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 		if len(send) == 0 || pass == maxPasses-1 {
 			return r.note(ctx, p, missing)
 		}
-		before := r.stored
+		if len(missing) < fewest {
+			fewest, stalls = len(missing), 0
+		}
 		err = r.sendAll(ctx, p, send)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if r.stored > before {
-			stalls = 0
-		} else {
-			stalls++
-		}
+		stalls++
 		if err != nil && (retry.IsPermanent(err) || stalls == maxStalls) {
 			if missing, lookErr := r.compare(ctx, p, false); lookErr == nil {
 				r.note(ctx, p, missing)
@@ -373,7 +380,7 @@ func (r *run) pushFolder(ctx context.Context, p *plan) error {
 		if err != nil {
 			unsettled = true
 			r.sink.Report(report.Reconnecting{Err: err, Try: pass + 2})
-			if err := retry.Pause(ctx, r.Pause, stalls+1); err != nil {
+			if err := retry.Pause(ctx, r.Pause, stalls); err != nil {
 				return err
 			}
 		}
@@ -433,6 +440,9 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool)
 	for _, m := range l.Messages {
 		listed[m.ID] = true
 	}
+	if err := r.checkPushed(ctx, d, p, l.Messages); err != nil {
+		return nil, err
+	}
 	known := map[mailbox.ID]bool{}
 	if err := r.archive.EachKnown(ctx, p.box, func(id mailbox.ID, _ mailbox.Kept) { known[id] = listed[id] }); err != nil {
 		return nil, retry.Permanent(err)
@@ -459,6 +469,55 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool)
 		p.Sent = there + len(claimed) - p.Before - p.Recognised
 	}
 	return slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return claimed[c.Message] }), nil
+}
+
+// checkPushed looks whether what has just been stored is where the server said,
+// by its size. If something is not, all of it is looked up by its header: what
+// is found elsewhere is noted so. What is not found may have been changed by
+// the server, and stays as it was told.
+func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []mailbox.Message) error {
+	pushed := p.pushed
+	p.pushed = nil
+	sizes := make(map[mailbox.ID]int64, len(listed))
+	for _, m := range listed {
+		sizes[m.ID] = m.Size
+	}
+	odd, ours := false, map[int64]bool{}
+	var candidates []fingerprint.Candidate
+	for _, s := range pushed {
+		size, there := sizes[s.id]
+		odd = odd || !there || !s.HasSize(size)
+		delete(sizes, s.id) // two messages cannot be at one place
+		ours[s.Message] = true
+		candidates = append(candidates, s.Candidate)
+	}
+	if !odd {
+		return nil
+	}
+	others := map[mailbox.ID]bool{}
+	err := r.archive.EachKnown(ctx, p.box, func(id mailbox.ID, kept mailbox.Kept) { others[id] = !ours[kept.Message] })
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	listed = slices.DeleteFunc(slices.Clone(listed), func(m mailbox.Message) bool { return others[m.ID] })
+	if len(listed) == 0 {
+		return nil
+	}
+	pool, batch := fingerprint.NewPool(candidates), r.archive.Begin()
+	err = d.Headers(ctx, p.box, listed, func(m mailbox.Message, header []byte) error {
+		c, ok := pool.Take(m.Size, fingerprint.ReadHeader(header))
+		if !ok {
+			return nil
+		}
+		return batch.Claim(ctx, p.box, m, c.Message, false)
+	})
+	if err != nil && !retry.IsRefused(err) {
+		return err
+	}
+	if err := batch.Commit(ctx); err != nil {
+		return retry.Permanent(fmt.Errorf("archive: %w", err))
+	}
+	return nil
 }
 
 // describe asks for the sizes that are not known.

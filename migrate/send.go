@@ -198,6 +198,9 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	for i, c := range sh.msgs {
 		s.fail(c, "the server says that it has stored it, and does not list it")
 		if len(ids) == len(sh.msgs) {
+			s.mu.Lock()
+			s.plan.pushed = append(s.plan.pushed, pushed{c, ids[i]})
+			s.mu.Unlock()
 			err = errors.Join(err, batch.Pushed(ctx, s.plan.box, mailbox.Message{ID: ids[i], Size: c.Size, Flags: c.Flags}, c.Message))
 		}
 	}

@@ -105,6 +105,68 @@ func BenchmarkNothingNewIn200000(b *testing.B) {
 	}
 }
 
+// 2,000 messages of 8 KB in 12 folders go to an empty account.
+func BenchmarkMigrate2000Of8KB(b *testing.B) {
+	const folders, each = 12, 167
+	from := mailtest.Dovecot(b, "mail_fsync = never")
+	c := from.Login(b, "alice")
+	for i := range folders {
+		name := fmt.Sprintf("Folder%d", i)
+		if _, err := c.Command("CREATE " + name); err != nil {
+			b.Fatal(err)
+		}
+		deposit(b, from, name, each, 8<<10)
+	}
+	binary, root := built(b), b.TempDir()
+	env := map[string]string{"HOME": root, "MAILSTOW_PASSWORD": from.Password("alice"), "MAILSTOW_DESTINATION_PASSWORD": from.Password("alice")}
+	measure(b, command(binary, env, "backup", address("imap+insecure", from.IMAP), "--to", filepath.Join(root, "archive")))
+	account := filepath.Join(root, "archive", "alice@127.0.0.1")
+	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 80 * time.Millisecond} {
+		b.Run(fmt.Sprintf("rtt=%v", rtt), func(b *testing.B) {
+			var us, them usage
+			for i := 0; b.Loop(); i++ {
+				for _, ours := range []bool{true, false} {
+					to := mailtest.Dovecot(b, "mail_fsync = never")
+					relay := mailtest.NewRelay(b, to.IMAP, mailtest.Line{Delay: rtt / 2})
+					dir := filepath.Join(root, fmt.Sprintf("%v-%d-%v", rtt, i, ours))
+					if err := os.CopyFS(dir, os.DirFS(account)); err != nil {
+						b.Fatal(err)
+					}
+					if ours {
+						us.add(measure(b, command(binary, env, "migrate", dir, address("imap+insecure", relay.Addr))))
+					} else if cmd := mbsync(b, to, relay.Addr, dir); cmd != nil {
+						rc, err := os.ReadFile(cmd.Args[3])
+						if err != nil {
+							b.Fatal(err)
+						}
+						text := strings.NewReplacer("Create Near", "Create Far", "Sync Pull", "Sync Push").Replace(string(rc))
+						if err := os.WriteFile(cmd.Args[3], []byte(text), 0o600); err != nil {
+							b.Fatal(err)
+						}
+						them.add(measure(b, cmd))
+					}
+					n := 0
+					for f := range folders {
+						bodies, err := to.Login(b, "alice").Bodies(fmt.Sprintf("Folder%d", f))
+						if err == nil {
+							n += len(bodies)
+						}
+					}
+					if n != folders*each && (ours || them.runs > 0) {
+						b.Fatalf("ours %v: %d messages on the server, want %d", ours, n, folders*each)
+					}
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(us.seconds/float64(us.runs), "s/run")
+			b.ReportMetric(us.peak/(1<<20), "peak-MiB")
+			if them.runs > 0 {
+				b.ReportMetric(them.seconds/float64(them.runs), "mbsync-s/run")
+			}
+		})
+	}
+}
+
 // again returns the same command, to be run once more.
 func again(cmd *exec.Cmd) *exec.Cmd { return exec.Command(cmd.Path, cmd.Args[1:]...) }
 

@@ -207,11 +207,11 @@ func (p *program) pushTo(c *cli.Context, command, dir string, a *account, pulled
 	} else if len(result.Tallies) > 0 && !c.Bool("quiet") {
 		showPushed(p.Stdout, a, result, dry, c.Bool("verbose"))
 	}
-	return pushFailed(a, result, runErr, pulled)
+	return pushFailed(ctx, a, result, runErr, pulled)
 }
 
 // pushFailed makes the error of a run that has not stored everything.
-func pushFailed(a *account, result migrate.Result, err error, pulled int) error {
+func pushFailed(ctx context.Context, a *account, result migrate.Result, err error, pulled int) error {
 	var collision *migrate.CollisionError
 	switch {
 	case err == nil && pulled == exitOK:
@@ -221,7 +221,7 @@ func pushFailed(a *account, result migrate.Result, err error, pulled int) error 
 	case errors.As(err, &collision):
 		return configFailed(collision.Error(), fmt.Sprintf("--map '%s=ANOTHER NAME'", collision.Folder))
 	case !errors.Is(err, migrate.ErrIncomplete):
-		return &serverError{err}
+		return &problemError{explain(ctx, a.name, &serverError{err}), err}
 	}
 	pr := problem{account: a.name, status: exitIncomplete, code: "incomplete", do: "nothing now, it is tried again on every run"}
 	pr.what = fmt.Sprintf("%s missing on %s", are(result.Missing()), a.host)

@@ -54,6 +54,11 @@ func (p Print) Matches(size int64, h Header) bool {
 	return p.Header == h.Sum && (size == p.Size || size == p.Lines || size == p.Lines+2)
 }
 
+// HasSize reports whether a server may count so many octets for the message.
+func (p Print) HasSize(size int64) bool {
+	return p.Rewritten || size == p.Size || size == p.Size+p.BareLF || size == p.Lines || size == p.Lines+2
+}
+
 // maxFields bounds how much of a header is kept for its fields.
 const maxFields = 64 << 10
 
