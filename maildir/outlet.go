@@ -56,6 +56,12 @@ func (o *Outlet) Place(m mailbox.Mailbox, folderPath string) {
 	o.in.place(m)
 }
 
+func (o *Outlet) folder(folderPath string) *folder {
+	o.in.a.mu.Lock()
+	defer o.in.a.mu.Unlock()
+	return o.in.a.folders[folderPath]
+}
+
 // EachKnown calls fn for every message of the mailbox that is known.
 func (o *Outlet) EachKnown(ctx context.Context, m mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error {
 	return o.in.EachKnown(ctx, m, fn)
@@ -64,7 +70,7 @@ func (o *Outlet) EachKnown(ctx context.Context, m mailbox.Mailbox, fn func(mailb
 // Unclaimed returns the messages of the folder, whose files are there, that
 // stand for none in the mailbox. live says of an ID that it still does.
 func (o *Outlet) Unclaimed(ctx context.Context, folderPath string, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
-	f := o.in.a.folders[folderPath]
+	f := o.folder(folderPath)
 	if f == nil {
 		return nil, errors.New("there is no such folder")
 	}
@@ -108,7 +114,7 @@ func (o *Outlet) Open(ctx context.Context, message int64) (u mailbox.Upload, con
 	if err != nil {
 		return u, nil, err
 	}
-	file, err := o.in.a.openMessage(o.in.a.folders[folderPath], key)
+	file, err := o.in.a.openMessage(o.folder(folderPath), key)
 	if err != nil {
 		return u, nil, err
 	}

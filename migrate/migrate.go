@@ -12,7 +12,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"mailstow/internal/filter"
 	"mailstow/internal/fingerprint"
@@ -29,8 +32,9 @@ type Destination interface {
 	// had to be changed for this server.
 	Spelling(ctx context.Context, n mailbox.Name) (m mailbox.Mailbox, changed bool, err error)
 
-	// Create makes a mailbox, with its role if the server has such.
-	Create(ctx context.Context, m mailbox.Mailbox) error
+	// Create makes mailboxes, with their roles if the server has such. refused
+	// holds what it says of those that it does not make.
+	Create(ctx context.Context, boxes []mailbox.Mailbox) (refused map[string]error, err error)
 
 	// List and Headers are those of a backup's source.
 	List(ctx context.Context, m mailbox.Mailbox, told mailbox.State, details bool) (mailbox.Listing, error)
@@ -175,12 +179,11 @@ func Run(ctx context.Context, server Server, archive Archive, sink report.Sink, 
 	if o.Pause == 0 {
 		o.Pause = time.Second
 	}
+	o.Connections = max(o.Connections, 1)
 	start := time.Now()
 	r := &run{Options: o, server: server, archive: archive, sink: sink}
 	err := r.push(ctx)
-	if r.look != nil {
-		r.look.Close(err == nil)
-	}
+	r.close(err == nil)
 	result := Result{Duration: time.Since(start)}
 	whole := err == nil
 	for _, p := range r.plans {
@@ -208,18 +211,26 @@ type run struct {
 	server  Server
 	archive Archive
 	sink    report.Sink
-	look    Destination
 	plans   []*plan
-	stored  int // messages that the server has taken
+	lookers []*looker
+	idle    []Uploader // connections that are ready to send
+	coming  chan dialed
+	due     int // of those that are coming
+
+	mu     sync.Mutex
+	stored int // messages that the server has taken
 }
 
 // plan is what is to be done about one folder.
 type plan struct {
 	Tally
-	path   string
-	box    mailbox.Mailbox
-	exists bool
-	refuse map[int64]string // messages that are not to be sent again in this run, and why
+	path    string
+	octets  int64 // in the folder
+	box     mailbox.Mailbox
+	exists  bool
+	missing []fingerprint.Candidate // by the last look
+	looked  bool                    // nothing has been sent since
+	refuse  map[int64]string        // messages that are not to be sent again in this run, and why
 
 	// What was stored since the last look, and where the server says it is.
 	pushed []pushed
@@ -231,57 +242,244 @@ type pushed struct {
 	id mailbox.ID
 }
 
+// wanted reports whether there may be something to do for the folder.
+func (p *plan) wanted() bool { return p.Skipped == "" && p.Reason == "" }
+
+// looker looks at the server over a connection of its own.
+type looker struct {
+	*run
+	conn Destination // nil until it is needed, and when it is lost
+}
+
 // maxTries is how often a look at the server is tried anew when the
 // connection is lost.
 const maxTries = 4
 
-// do calls f with a connection that looks, and once more on a new one if the
-// connection is lost.
-func (r *run) do(ctx context.Context, f func(Destination) error) (err error) {
+// do calls f with the connection, and again on a new one if that is lost.
+func (l *looker) do(ctx context.Context, f func(Destination) error) (err error) {
 	for try := range maxTries {
 		if try > 0 {
-			r.sink.Report(report.Reconnecting{Err: err, Try: try + 1})
-			if err := retry.Pause(ctx, r.Pause, try); err != nil {
+			l.sink.Report(report.Reconnecting{Err: err, Try: try + 1})
+			if err := retry.Pause(ctx, l.Pause, try); err != nil {
 				return err
 			}
 		}
-		if r.look == nil {
-			if r.look, err = r.server.Look(ctx); err != nil {
-				r.look = nil
+		if l.conn == nil {
+			if l.conn, err = l.server.Look(ctx); err != nil {
+				l.conn = nil
 				if retry.IsPermanent(err) || ctx.Err() != nil {
 					return err
 				}
 				continue
 			}
 		}
-		if err = f(r.look); err == nil || retry.IsRefused(err) || retry.IsPermanent(err) || ctx.Err() != nil {
+		if err = f(l.conn); err == nil || retry.IsRefused(err) || retry.IsPermanent(err) || ctx.Err() != nil {
 			return err
 		}
-		r.look.Close(false)
-		r.look = nil
+		l.conn.Close(false)
+		l.conn = nil
 	}
 	return err
 }
 
+func (r *run) close(finished bool) {
+	for _, l := range r.lookers {
+		if l.conn != nil {
+			l.conn.Close(finished)
+		}
+	}
+	for range r.due {
+		if d := <-r.coming; d.err == nil {
+			d.up.Close()
+		}
+	}
+	for _, up := range r.idle {
+		up.Close()
+	}
+}
+
+// maxPasses is how often a server is looked at and sent to in one run;
+// maxStalls how often in a row without less being missing.
+const (
+	maxPasses = 100
+	maxStalls = 3
+)
+
+// push sends what the server lacks until its own listing shows that nothing is
+// missing, or that nothing more can be done.
 func (r *run) push(ctx context.Context) error {
 	folders, err := r.archive.Folders(ctx)
 	if err != nil {
 		return retry.Permanent(err)
 	}
-	if err := r.do(ctx, func(d Destination) error { return r.plan(ctx, d, folders) }); err != nil {
+	first := &looker{run: r}
+	r.lookers = append(r.lookers, first)
+	if err := first.do(ctx, func(d Destination) error { return r.plan(ctx, d, folders) }); err != nil {
+		return err
+	}
+	if r.DryRun {
+		return r.lookAll(ctx, true, false)
+	}
+	r.connectAhead(ctx)
+	if err := first.do(ctx, func(d Destination) error { return r.createAll(ctx, d) }); err != nil {
+		return err
+	}
+	fewest, stalls, unsettled := math.MaxInt, 0, r.Unsettled
+	for pass := range maxPasses {
+		if err := r.lookAll(ctx, pass == 0, unsettled); err != nil {
+			return err
+		}
+		left, send := r.left()
+		if send == 0 {
+			return r.noteAll(ctx)
+		}
+		if left < fewest {
+			fewest, stalls = left, 0
+		}
+		err := r.sendAll(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		stalls++
+		switch {
+		case err != nil && (retry.IsPermanent(err) || stalls == maxStalls):
+			if r.lookAll(ctx, false, false) == nil {
+				r.noteAll(ctx)
+			}
+			return err
+		case err != nil:
+			unsettled = true
+			r.sink.Report(report.Reconnecting{Err: err, Try: pass + 2})
+			if err := retry.Pause(ctx, r.Pause, stalls); err != nil {
+				return err
+			}
+		default:
+			unsettled = false
+		}
+	}
+	return r.noteAll(ctx)
+}
+
+// left counts the messages that the server lacks, and those of them that can
+// be sent.
+func (r *run) left() (missing, send int) {
+	for _, p := range r.plans {
+		if p.wanted() {
+			missing, send = missing+len(p.missing), send+len(p.sendable())
+		}
+	}
+	return missing, send
+}
+
+// sendable returns the missing messages that have not been refused.
+func (p *plan) sendable() []fingerprint.Candidate {
+	return slices.DeleteFunc(slices.Clone(p.missing), func(c fingerprint.Candidate) bool { return p.refuse[c.Message] != "" })
+}
+
+// createAll makes the mailboxes that are not there.
+func (r *run) createAll(ctx context.Context, d Destination) error {
+	var boxes []mailbox.Mailbox
+	for _, p := range r.plans {
+		if p.wanted() && !p.exists {
+			boxes = append(boxes, p.box)
+		}
+	}
+	if len(boxes) == 0 {
+		return nil
+	}
+	refused, err := d.Create(ctx, boxes)
+	if err != nil {
 		return err
 	}
 	for _, p := range r.plans {
-		if p.Skipped != "" {
-			continue
-		}
-		err := r.pushFolder(ctx, p)
-		switch {
-		case err == nil:
-		case retry.IsRefused(err):
+		if err := refused[p.box.Wire]; p.wanted() && !p.exists && err != nil {
 			p.Reason = err.Error()
-		default:
-			return err
+		}
+	}
+	return nil
+}
+
+// lookAll compares the folders with their mailboxes, where something has been
+// sent since the last time, several at once.
+func (r *run) lookAll(ctx context.Context, first, unsettled bool) error {
+	todo := make(chan *plan, len(r.plans))
+	for _, p := range r.plans {
+		if p.wanted() && !p.looked {
+			todo <- p
+		}
+	}
+	close(todo)
+	for len(r.lookers) < min(r.Connections, (len(todo)+1)/2) {
+		r.lookers = append(r.lookers, &looker{run: r})
+	}
+	var g errgroup.Group
+	for _, l := range r.lookers {
+		g.Go(func() error {
+			for p := range todo {
+				err := l.look(ctx, p, first, unsettled)
+				switch {
+				case err == nil:
+					p.looked = true
+				case retry.IsRefused(err):
+					p.Reason = err.Error()
+				default:
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// look finds out what the mailbox lacks of a folder.
+func (l *looker) look(ctx context.Context, p *plan, first, unsettled bool) (err error) {
+	if !p.exists && l.DryRun {
+		p.Sent = p.Archived
+		return nil
+	}
+	l.archive.Place(p.box, p.path)
+	if p.missing, err = l.compare(ctx, p, first); err != nil || !l.DryRun {
+		if err == nil && unsettled {
+			p.missing, err = l.settle(ctx, p, first)
+		}
+		return err
+	}
+	p.Sent = len(p.missing)
+	return nil
+}
+
+// settle waits until the server stores no more of what it was sent over a
+// connection that has ended.
+func (l *looker) settle(ctx context.Context, p *plan, first bool) ([]fingerprint.Candidate, error) {
+	missing := p.missing
+	for len(missing) > 0 {
+		if err := retry.Sleep(ctx, 2*l.Pause); err != nil {
+			return nil, err
+		}
+		now, err := l.compare(ctx, p, first)
+		if err != nil || len(now) == len(missing) {
+			return now, err
+		}
+		missing = now
+	}
+	return missing, nil
+}
+
+// noteAll writes down which messages are missing, and why.
+func (r *run) noteAll(ctx context.Context) error {
+	for _, p := range r.plans {
+		p.Missing = nil
+		for _, c := range p.missing {
+			d, err := r.archive.Describe(ctx, c.Message)
+			if err != nil {
+				return retry.Permanent(err)
+			}
+			reason := p.refuse[c.Message]
+			if reason == "" {
+				reason = "the run ended before it was sent"
+			}
+			p.Missing = append(p.Missing, Missing{Description: d, Size: c.Size, Reason: reason})
 		}
 	}
 	return nil
@@ -296,7 +494,7 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 	r.plans = nil
 	shared, taken := sharesInbox(folders), map[string]string{}
 	for _, f := range folders {
-		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, refuse: map[int64]string{}}
+		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, octets: f.Octets, refuse: map[int64]string{}}
 		r.plans = append(r.plans, p)
 		if p.Skipped = r.Filter.Skips(mailbox.Mailbox{Name: f.Name, Role: f.Role}); p.Skipped != "" {
 			continue
@@ -322,110 +520,15 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 	return nil
 }
 
-// maxPasses is how often a folder is looked at and sent to in one run;
-// maxStalls how often in a row without less being missing.
-const (
-	maxPasses = 100
-	maxStalls = 3
-)
-
-// pushFolder sends what the mailbox lacks until its own listing shows that
-// nothing is missing, or that nothing more can be done.
-func (r *run) pushFolder(ctx context.Context, p *plan) error {
-	if !p.exists && r.DryRun {
-		p.Sent = p.Archived
-		return nil
-	}
-	if !p.exists {
-		if err := r.do(ctx, func(d Destination) error { return d.Create(ctx, p.box) }); err != nil {
-			return err
-		}
-		p.exists = true
-	}
-	r.archive.Place(p.box, p.path)
-	fewest, stalls, unsettled := math.MaxInt, 0, r.Unsettled
-	for pass := range maxPasses {
-		missing, err := r.compare(ctx, p, pass == 0)
-		if err != nil {
-			return err
-		}
-		if r.DryRun {
-			p.Sent = len(missing)
-			return nil
-		}
-		if unsettled {
-			unsettled = false
-			if missing, err = r.settle(ctx, p, missing, pass == 0); err != nil {
-				return err
-			}
-		}
-		send := slices.DeleteFunc(slices.Clone(missing), func(c fingerprint.Candidate) bool { return p.refuse[c.Message] != "" })
-		if len(send) == 0 || pass == maxPasses-1 {
-			return r.note(ctx, p, missing)
-		}
-		if len(missing) < fewest {
-			fewest, stalls = len(missing), 0
-		}
-		err = r.sendAll(ctx, p, send)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		stalls++
-		if err != nil && (retry.IsPermanent(err) || stalls == maxStalls) {
-			if missing, lookErr := r.compare(ctx, p, false); lookErr == nil {
-				r.note(ctx, p, missing)
-			}
-			return err
-		}
-		if err != nil {
-			unsettled = true
-			r.sink.Report(report.Reconnecting{Err: err, Try: pass + 2})
-			if err := retry.Pause(ctx, r.Pause, stalls); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// settle waits until the server stores no more of what it was sent over a
-// connection that has ended.
-func (r *run) settle(ctx context.Context, p *plan, missing []fingerprint.Candidate, first bool) ([]fingerprint.Candidate, error) {
-	for len(missing) > 0 {
-		if err := retry.Sleep(ctx, 2*r.Pause); err != nil {
-			return nil, err
-		}
-		now, err := r.compare(ctx, p, first)
-		if err != nil || len(now) == len(missing) {
-			return now, err
-		}
-		missing = now
-	}
-	return missing, nil
-}
-
-// note writes down which messages are missing, and why.
-func (r *run) note(ctx context.Context, p *plan, missing []fingerprint.Candidate) error {
-	p.Missing = nil
-	for _, c := range missing {
-		d, err := r.archive.Describe(ctx, c.Message)
-		if err != nil {
-			return retry.Permanent(err)
-		}
-		reason := p.refuse[c.Message]
-		if reason == "" {
-			reason = "the run ended before it was sent"
-		}
-		p.Missing = append(p.Missing, Missing{Description: d, Size: c.Size, Reason: reason})
-	}
-	return nil
-}
-
 // compare lists the mailbox, recognises what is not known as the archive's,
 // and returns what it lacks. first says that nothing has been sent yet.
-func (r *run) compare(ctx context.Context, p *plan, first bool) (missing []fingerprint.Candidate, err error) {
-	err = r.do(ctx, func(d Destination) error {
-		missing, err = r.compareOn(ctx, d, p, first)
+func (l *looker) compare(ctx context.Context, p *plan, first bool) (missing []fingerprint.Candidate, err error) {
+	if first && !p.exists { // it has just been made
+		p.exists = true
+		return l.archive.Unclaimed(ctx, p.path, p.box, func(mailbox.ID) bool { return false })
+	}
+	err = l.do(ctx, func(d Destination) error {
+		missing, err = l.compareOn(ctx, d, p, first)
 		return err
 	})
 	return missing, err

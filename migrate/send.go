@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,33 +25,45 @@ const (
 
 // shipment is the messages of one command.
 type shipment struct {
+	plan   *plan
 	msgs   []fingerprint.Candidate
 	octets int64
 	tag    string
 }
 
-// sender sends a folder's messages over several connections.
+// sender sends messages over several connections.
 type sender struct {
 	*run
-	plan *plan
+	queue []*queued
+}
 
-	mu   sync.Mutex
+// queued is what is left to be sent of one folder.
+type queued struct {
+	plan *plan
 	left []fingerprint.Candidate
 }
 
-// sendAll sends messages. What has been answered is noted; what has not, is
-// looked for on the server by whoever comes next. It returns an error if a
-// connection ended before all was sent.
-func (r *run) sendAll(ctx context.Context, p *plan, msgs []fingerprint.Candidate) error {
-	s := &sender{run: r, plan: p, left: msgs}
-	var octets int64
-	for _, c := range msgs {
-		octets += c.Size
+// sendAll sends what is missing. What has been answered is noted; what has
+// not, is looked for on the server by whoever comes next. It returns an error
+// if a connection ended before all was sent.
+func (r *run) sendAll(ctx context.Context) error {
+	s := &sender{run: r}
+	messages, octets := 0, int64(0)
+	for _, p := range r.plans {
+		if !p.wanted() {
+			continue
+		}
+		if left := p.sendable(); len(left) > 0 {
+			p.looked = false
+			s.queue = append(s.queue, &queued{p, left})
+			messages += len(left)
+			for _, c := range left {
+				octets += c.Size
+			}
+		}
 	}
-	r.sink.Report(report.MailboxStarted{Mailbox: p.Mailbox})
-	lines := min(max(r.Connections, 1), 1+len(msgs)/20+int(octets>>20))
 	var g errgroup.Group
-	for range lines {
+	for range r.lines(messages, octets) {
 		g.Go(func() error { return s.work(ctx) })
 	}
 	return g.Wait()
@@ -62,37 +73,108 @@ func (r *run) sendAll(ctx context.Context, p *plan, msgs []fingerprint.Candidate
 func (s *sender) take(many bool) (sh shipment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.left) > 0 {
-		c := s.left[0]
-		if n := len(sh.msgs); n > 0 && (!many || n == maxCommand || sh.octets+c.Size > maxCommandOctets) {
-			break
+	for len(s.queue) > 0 {
+		q := s.queue[0]
+		if len(q.left) == 0 {
+			s.queue = s.queue[1:]
+			continue
 		}
-		sh.msgs, sh.octets = append(sh.msgs, c), sh.octets+c.Size
-		s.left = s.left[1:]
+		sh.plan = q.plan
+		for len(q.left) > 0 {
+			c := q.left[0]
+			if n := len(sh.msgs); n > 0 && (!many || n == maxCommand || sh.octets+c.Size > maxCommandOctets) {
+				break
+			}
+			sh.msgs, sh.octets = append(sh.msgs, c), sh.octets+c.Size
+			q.left = q.left[1:]
+		}
+		break
 	}
 	return sh
 }
 
-func (s *sender) giveBack(msgs []fingerprint.Candidate) {
+func (s *sender) giveBack(sh shipment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.left = append(s.left, msgs...)
+	s.queue = append(s.queue, &queued{sh.plan, sh.msgs})
 }
 
 // fail keeps a message from being sent again in this run.
-func (s *sender) fail(c fingerprint.Candidate, reason string) {
+func (s *sender) fail(p *plan, c fingerprint.Candidate, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plan.refuse[c.Message] = reason
+	p.refuse[c.Message] = reason
+}
+
+// connect returns a connection that can send.
+func (s *sender) connect(ctx context.Context) (Uploader, error) {
+	s.mu.Lock()
+	if n := len(s.idle); n > 0 {
+		up := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return up, nil
+	}
+	if s.due > 0 {
+		s.due--
+		s.mu.Unlock()
+		d := <-s.coming
+		return d.up, d.err
+	}
+	s.mu.Unlock()
+	return s.server.Upload(ctx)
+}
+
+// dialed is what became of an attempt to connect.
+type dialed struct {
+	up  Uploader
+	err error
+}
+
+// connectAhead begins to connect, while the server is looked at, if it is
+// certain that something is to be sent.
+func (r *run) connectAhead(ctx context.Context) {
+	messages, octets := 0, int64(0)
+	for _, p := range r.plans {
+		if p.wanted() && !p.exists {
+			messages, octets = messages+p.Archived, octets+p.octets
+		}
+	}
+	if messages == 0 {
+		return
+	}
+	r.due = r.lines(messages, octets)
+	r.coming = make(chan dialed, r.due)
+	for range r.due {
+		go func() {
+			up, err := r.server.Upload(ctx)
+			r.coming <- dialed{up, err}
+		}()
+	}
+}
+
+// lines is how many connections are worth while for so much mail.
+func (r *run) lines(messages int, octets int64) int {
+	return min(r.Connections, 1+messages/20+int(octets>>20))
 }
 
 // work sends over one connection until nothing is left.
 func (s *sender) work(ctx context.Context) error {
-	up, err := s.server.Upload(ctx)
+	up, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer up.Close()
+	if err := s.sendOver(ctx, up); err != nil {
+		up.Close()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, up)
+	return nil
+}
+
+func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 	many := up.Many()
 	var ahead []shipment
 	var octets int64
@@ -118,13 +200,13 @@ func (s *sender) work(ctx context.Context) error {
 			switch {
 			case busy && retry.IsRefused(err) && rests < maxRests:
 				rests++
-				s.giveBack(first.msgs)
+				s.giveBack(first)
 				if err := s.rest(ctx, err, wait, rests); err != nil {
 					return err
 				}
 			case errors.Is(err, errApart):
 				many = false
-				s.giveBack(first.msgs)
+				s.giveBack(first)
 			case err != nil:
 				return err
 			default:
@@ -141,7 +223,7 @@ func (s *sender) send(ctx context.Context, up Uploader, sh shipment) (shipment, 
 	for _, c := range sh.msgs {
 		content, err := s.archive.Open(ctx, c.Message)
 		if err != nil {
-			s.fail(c, err.Error())
+			s.fail(sh.plan, c, err.Error())
 			continue
 		}
 		defer content.Close()
@@ -152,7 +234,7 @@ func (s *sender) send(ctx context.Context, up Uploader, sh shipment) (shipment, 
 		return sh, nil
 	}
 	var err error
-	sh.tag, err = up.Send(ctx, s.plan.box, uploads)
+	sh.tag, err = up.Send(ctx, sh.plan.box, uploads)
 	return sh, err
 }
 
@@ -191,17 +273,17 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	case len(sh.msgs) > 1:
 		return errApart
 	default:
-		s.fail(sh.msgs[0], err.Error())
+		s.fail(sh.plan, sh.msgs[0], err.Error())
 		return nil
 	}
 	batch := s.archive.Begin()
 	for i, c := range sh.msgs {
-		s.fail(c, "the server says that it has stored it, and does not list it")
+		s.fail(sh.plan, c, "the server says that it has stored it, and does not list it")
 		if len(ids) == len(sh.msgs) {
 			s.mu.Lock()
-			s.plan.pushed = append(s.plan.pushed, pushed{c, ids[i]})
+			sh.plan.pushed = append(sh.plan.pushed, pushed{c, ids[i]})
 			s.mu.Unlock()
-			err = errors.Join(err, batch.Pushed(ctx, s.plan.box, mailbox.Message{ID: ids[i], Size: c.Size, Flags: c.Flags}, c.Message))
+			err = errors.Join(err, batch.Pushed(ctx, sh.plan.box, mailbox.Message{ID: ids[i], Size: c.Size, Flags: c.Flags}, c.Message))
 		}
 	}
 	if err = errors.Join(err, batch.Commit(context.WithoutCancel(ctx))); err != nil {
@@ -209,7 +291,7 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	}
 	s.mu.Lock()
 	s.stored += len(sh.msgs)
-	s.plan.SentOctets += sh.octets
+	sh.plan.SentOctets += sh.octets
 	s.mu.Unlock()
 	for _, c := range sh.msgs {
 		s.sink.Report(report.MessageArrived{Size: c.Size})

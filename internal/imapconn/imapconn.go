@@ -32,6 +32,7 @@ type Conn struct {
 	told      map[string]mailbox.State // by LIST, by the server's spelling
 	selected  *selection               // nil if no mailbox is
 	flagLists map[string][]string
+	own       *[2]string // what the user's own mailboxes begin with, and their delimiter; nil until asked for
 }
 
 // Dial connects and logs in. The connection is closed when ctx ends.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
@@ -124,6 +125,16 @@ func (c *Conn) Spelling(ctx context.Context, n mailbox.Name) (m mailbox.Mailbox,
 // namespace returns what the names of the user's own mailboxes begin with, and
 // what separates their levels.
 func (c *Conn) namespace(ctx context.Context) (prefix, delimiter string, err error) {
+	if c.own == nil {
+		if prefix, delimiter, err = c.askNamespace(ctx); err != nil {
+			return "", "", err
+		}
+		c.own = &[2]string{prefix, delimiter}
+	}
+	return c.own[0], c.own[1], nil
+}
+
+func (c *Conn) askNamespace(ctx context.Context) (prefix, delimiter string, err error) {
 	if c.wire.HasCap("NAMESPACE") {
 		_, err := c.client.Namespace().Wait() // the answer goes to the wire
 		if err = c.explain(ctx, err); err != nil && !retry.IsRefused(err) {
@@ -143,27 +154,46 @@ func (c *Conn) namespace(ctx context.Context) (prefix, delimiter string, err err
 	return "", delimiter, nil
 }
 
-// Create makes a mailbox, with its role where the server takes that (RFC 6154
-// section 3), and subscribes to it.
-func (c *Conn) Create(ctx context.Context, m mailbox.Mailbox) error {
-	if !sendable(m) {
-		return retry.Refused(errors.New("its name cannot be sent"))
+// Create makes mailboxes, with their roles where the server takes that (RFC 6154
+// section 3), and subscribes to them, in two round trips. refused holds what
+// the server says of those that it does not make, by its spelling.
+func (c *Conn) Create(ctx context.Context, boxes []mailbox.Mailbox) (refused map[string]error, err error) {
+	refused = map[string]error{}
+	type asked struct {
+		m                 mailbox.Mailbox
+		create, subscribe *imapclient.Command
 	}
-	shown := c.wire.Shown(m.Wire)
-	var options *imap.CreateOptions
-	if m.Role != "" && c.wire.HasCap("CREATE-SPECIAL-USE") {
-		options = &imap.CreateOptions{SpecialUse: []imap.MailboxAttr{imap.MailboxAttr(m.Role)}}
+	var all []asked
+	for again := range 2 { // one mailbox alone may have a role: the second time none is asked for
+		all = all[:0]
+		for _, m := range boxes {
+			var options *imap.CreateOptions
+			_, no := refused[m.Wire]
+			if again == 0 && m.Role != "" && c.wire.HasCap("CREATE-SPECIAL-USE") {
+				options = &imap.CreateOptions{SpecialUse: []imap.MailboxAttr{imap.MailboxAttr(m.Role)}}
+			}
+			switch {
+			case !sendable(m):
+				refused[m.Wire] = retry.Refused(errors.New("its name cannot be sent"))
+			case again == 0 || no && m.Role != "":
+				shown := c.wire.Shown(m.Wire)
+				all = append(all, asked{m, c.client.Create(shown, options), c.client.Subscribe(shown)})
+			}
+		}
+		for _, a := range all {
+			err := c.explain(ctx, a.create.Wait())
+			if err != nil && !retry.IsRefused(err) {
+				return refused, err
+			}
+			delete(refused, a.m.Wire)
+			if err != nil && !strings.Contains(strings.ToUpper(err.Error()), "[ALREADYEXISTS]") {
+				refused[a.m.Wire] = fmt.Errorf("create %s: %w", a.m.Name, err)
+			}
+			// If it is not subscribed to, mail programs may hide it; it is there.
+			if err := c.explain(ctx, a.subscribe.Wait()); err != nil && !retry.IsRefused(err) {
+				return refused, err
+			}
+		}
 	}
-	err := c.explain(ctx, c.client.Create(shown, options).Wait())
-	if retry.IsRefused(err) && options != nil { // one mailbox alone may have the role
-		err = c.explain(ctx, c.client.Create(shown, nil).Wait())
-	}
-	if err != nil && !(retry.IsRefused(err) && strings.Contains(strings.ToUpper(err.Error()), "[ALREADYEXISTS]")) {
-		return fmt.Errorf("create %s: %w", m.Name, err)
-	}
-	err = c.explain(ctx, c.client.Subscribe(shown).Wait())
-	if retry.IsRefused(err) {
-		err = nil // it is there; mail programs may hide it
-	}
-	return err
+	return refused, nil
 }
