@@ -254,7 +254,7 @@ func (s *sender) rest(ctx context.Context, err error, wait time.Duration, n int)
 // FullError says that the server has no room for more.
 type FullError struct{ Answer string }
 
-func (e *FullError) Error() string { return "the server has no room for more mail: " + e.Answer }
+func (e *FullError) Error() string { return "the server has no room for more: " + e.Answer }
 
 // errApart says that a command for several messages is refused: each is to be
 // sent by itself, so that the bad one is found.

@@ -243,6 +243,9 @@ func pushFailed(ctx context.Context, a *account, result migrate.Result, err erro
 			}
 		}
 	}
+	if full := (*migrate.FullError)(nil); errors.As(err, &full) {
+		pr.why, pr.server, pr.do = "the server has no room for more", full.Answer, "make room there, or ask for more; then run it again"
+	}
 	return &problemError{pr, err}
 }
 
