@@ -95,6 +95,11 @@ func TestRoundTripOverThreeServers(t *testing.T) {
 				t.Errorf("%s to %s stores again: %s", source.Name, to.Name, out)
 			}
 		}
+		// From now on the archive backs up the new server, which has nothing new.
+		status, out, errs := mailstow(t, home(t, to), "backup", address("imap+insecure", to.IMAP), "--to", filepath.Dir(from), "--json")
+		if o := last(t, out); status != exitOK || o["new"] != 0.0 || !strings.Contains(out, `"recognised":0`) || len(holding(t, from)) != len(start) {
+			t.Errorf("the archive does not go on with %s: status %d, %d files\n%s%s", to.Name, status, len(holding(t, from)), out, errs)
+		}
 		next := filepath.Join(t.TempDir(), "next")
 		if status, out, errs := mailstow(t, home(t, to), "backup", address("imap+insecure", to.IMAP), "--to", next); status != exitOK {
 			t.Fatal(out, errs)
