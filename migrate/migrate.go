@@ -508,8 +508,11 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 				there = &boxes[i]
 			}
 		}
-		if p.box.Role = f.Role; there != nil {
+		switch {
+		case there != nil:
 			p.box, p.exists = *there, true
+		case slices.Contains(roots, f.Role):
+			p.box.Role = f.Role
 		}
 		p.Mailbox, p.Created = p.box.Name, !p.exists
 		if other, ok := taken[p.box.Wire]; ok {

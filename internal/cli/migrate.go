@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ func (p *program) migrateCommand() *cli.Command {
 		Description: `  mailstow migrate old new                              # two accounts of the config file
   mailstow migrate imaps://me@old.example imaps://me@new.example
   mailstow migrate ~/mail-archive/me@old.example new    # from the archive alone
+  mailstow migrate ~/Mail imaps://me@new.example        # Maildirs of another program
 
 A source that is a server is backed up first; its archive stays. Run it again at
 any time: what is there already is not stored twice. Nothing is ever deleted. At
@@ -137,7 +139,7 @@ func (p *program) fillFrom(c *cli.Context, cfg *config.File, root, arg string) (
 		return arg, exitOK, nil
 	}
 	if fi, err := os.Stat(arg); err == nil && fi.IsDir() && !strings.Contains(arg, "://") {
-		return "", 0, configFailed(arg+" is no archive of an account", "mailstow backup makes one; name the account's directory in it")
+		return arg, exitOK, p.adopt(c, arg)
 	}
 	a, err := p.account(c, cfg, root, arg)
 	if err != nil {
@@ -154,6 +156,37 @@ func (p *program) fillFrom(c *cli.Context, cfg *config.File, root, arg string) (
 		return "", 0, &saidError{status}
 	}
 	return a.dir, status, nil
+}
+
+// adopt makes an archive of a directory of Maildirs that another program has
+// filled: mailstow's index is put beside them.
+func (p *program) adopt(c *cli.Context, dir string) error {
+	isMaildir := func(d string) bool {
+		for _, sub := range []string{"cur", "new", "tmp"} {
+			if fi, err := os.Stat(filepath.Join(d, sub)); err != nil || !fi.IsDir() {
+				return false
+			}
+		}
+		return true
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return configFailed(err.Error(), "")
+	}
+	found := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.IsDir() && isMaildir(filepath.Join(dir, e.Name())) })
+	switch {
+	case isMaildir(dir):
+		return configFailed(dir+" is a Maildir itself (Maildir++), and no directory of Maildirs", "move it to DIR/INBOX, and name DIR")
+	case !found:
+		return configFailed(dir+" is neither an archive of an account nor a directory of Maildirs", "mailstow backup makes an archive; name the account's directory in it")
+	case c.Bool("dry-run"):
+		return configFailed(dir+" is no archive yet", "without --dry-run mailstow makes one of it: an index in "+filepath.Join(dir, ".mailstow"))
+	}
+	ar, err := maildir.Open(c.Context, dir, maildir.Options{Write: true, Create: true})
+	if err != nil {
+		return archiveFailed(err)
+	}
+	return ar.Close()
 }
 
 // pushTo stores what the archive in dir holds on a server, and tells how that

@@ -209,6 +209,42 @@ func TestUglyMailIsStoredOrNamed(t *testing.T) {
 	})
 }
 
+// What mbsync has fetched goes to a server as it was on the first one.
+func TestMaildirsOfMbsyncAreStored(t *testing.T) {
+	from, to := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	fill(t, from, "INBOX", numbered(0, 30))
+	fill(t, from, "Work.2024", numbered(30, 30))
+	dir := t.TempDir()
+	cmd := mbsync(t, from, from.IMAP, dir)
+	if cmd == nil {
+		t.Skip("mbsync is not installed")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for range 2 {
+		status, out, errs := mailstow(t, moving(t, to), "migrate", dir, address("imap+insecure", to.IMAP))
+		if status != exitOK || !strings.Contains(out, "60 of 60 messages") {
+			t.Fatalf("status %d, %s%s", status, out, errs)
+		}
+	}
+	for mailbox, want := range map[string]int{"INBOX": 30, "Work.2024": 30} {
+		bodies, err := to.Login(t, "alice").Bodies(mailbox)
+		if err != nil || len(bodies) != want {
+			t.Errorf("%s has %d messages, want %d: %v", mailbox, len(bodies), want, err)
+		}
+		for _, b := range bodies {
+			if s := string(b); strings.Count(s, "\n") != strings.Count(s, "\r\n") || !strings.Contains(s, "body of") {
+				t.Errorf("%s: %q", mailbox, s)
+			}
+		}
+	}
+	empty := t.TempDir()
+	if status, _, errs := mailstow(t, moving(t, to), "migrate", empty, address("imap+insecure", to.IMAP)); status != exitConfig || !strings.Contains(errs, "neither") {
+		t.Errorf("an empty directory: status %d, %s", status, errs)
+	}
+}
+
 // summary returns the engine's own summary of a migration.
 func summary(t *testing.T, out string) map[string]any {
 	t.Helper()
