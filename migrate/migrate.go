@@ -47,6 +47,10 @@ type Destination interface {
 // Uploader is a connection that stores messages.
 type Uploader interface {
 	Many() bool
+
+	// Tells reports whether Answer returns IDs.
+	Tells() bool
+
 	Send(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Upload) (tag string, err error)
 	Answer(ctx context.Context, tag string, messages int) ([]mailbox.ID, error)
 	Close() error
@@ -232,8 +236,11 @@ type plan struct {
 	looked  bool                    // nothing has been sent since
 	refuse  map[int64]string        // messages that are not to be sent again in this run, and why
 
-	// What was stored since the last look, and where the server says it is.
+	// What was stored since the last look: where the server says it is, or in
+	// the order of the answers if it does not say.
 	pushed []pushed
+	untold []fingerprint.Candidate
+	before map[mailbox.ID]bool // what the mailbox held at the first look
 }
 
 // pushed is a message that was stored.
@@ -527,7 +534,7 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 // and returns what it lacks. first says that nothing has been sent yet.
 func (l *looker) compare(ctx context.Context, p *plan, first bool) (missing []fingerprint.Candidate, err error) {
 	if first && !p.exists { // it has just been made
-		p.exists = true
+		p.exists, p.before = true, map[mailbox.ID]bool{}
 		return l.archive.Unclaimed(ctx, p.path, p.box, func(mailbox.ID) bool { return false })
 	}
 	err = l.do(ctx, func(d Destination) error {
@@ -565,6 +572,11 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool)
 	}
 	claimed, err := r.recognise(ctx, d, p, strange, free)
 	if err != nil {
+		return nil, err
+	}
+	if first {
+		p.before = listed
+	} else if err := r.matchUntold(ctx, p, strange, claimed); err != nil {
 		return nil, err
 	}
 	there := p.Archived - len(free)
@@ -626,6 +638,42 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 	return nil
 }
 
+// matchUntold finds what a server has stored and changed so that it is not
+// recognised, and of which it does not say where it is: one connection stores
+// in the order in which it answers. That holds if just as many messages have
+// come as are looked for.
+func (r *run) matchUntold(ctx context.Context, p *plan, strange []mailbox.Message, claimed map[int64]bool) error {
+	sought := slices.DeleteFunc(p.untold, func(c fingerprint.Candidate) bool { return claimed[c.Message] })
+	p.untold = nil
+	var come []mailbox.Message
+	known := map[mailbox.ID]bool{}
+	if len(sought) == 0 {
+		return nil
+	}
+	if err := r.archive.EachKnown(ctx, p.box, func(id mailbox.ID, _ mailbox.Kept) { known[id] = true }); err != nil {
+		return retry.Permanent(err)
+	}
+	for _, m := range strange {
+		if !p.before[m.ID] && !known[m.ID] {
+			come = append(come, m)
+		}
+	}
+	if len(come) != len(sought) {
+		return nil
+	}
+	batch := r.archive.Begin()
+	for i, c := range sought {
+		if err := batch.Pushed(ctx, p.box, come[i], c.Message); err != nil {
+			return retry.Permanent(fmt.Errorf("archive: %w", err))
+		}
+		claimed[c.Message] = true
+	}
+	if err := batch.Commit(ctx); err != nil {
+		return retry.Permanent(fmt.Errorf("archive: %w", err))
+	}
+	return nil
+}
+
 // describe asks for the sizes that are not known.
 func describe(ctx context.Context, d Destination, m mailbox.Mailbox, msgs []mailbox.Message) error {
 	var bare []mailbox.Message
@@ -659,7 +707,7 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 	if err := describe(ctx, d, p.box, strange); err != nil {
 		return nil, err
 	}
-	strange = slices.DeleteFunc(strange, func(m mailbox.Message) bool { return !pool.HasSize(m.Size) })
+	strange = slices.DeleteFunc(slices.Clone(strange), func(m mailbox.Message) bool { return !pool.HasSize(m.Size) })
 	if len(strange) == 0 || len(free) == 0 {
 		return claimed, nil
 	}

@@ -35,6 +35,7 @@ type shipment struct {
 type sender struct {
 	*run
 	queue []*queued
+	one   bool // a connection sends alone
 }
 
 // queued is what is left to be sent of one folder.
@@ -164,6 +165,10 @@ func (s *sender) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !up.Tells() && !s.alone() { // the order tells, and there is one on one connection alone
+		up.Close()
+		return nil
+	}
 	if err := s.sendOver(ctx, up); err != nil {
 		up.Close()
 		return err
@@ -172,6 +177,15 @@ func (s *sender) work(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.idle = append(s.idle, up)
 	return nil
+}
+
+// alone reports whether the caller is the first one to ask.
+func (s *sender) alone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := !s.one
+	s.one = true
+	return first
 }
 
 func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
@@ -279,7 +293,11 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	batch := s.archive.Begin()
 	for i, c := range sh.msgs {
 		s.fail(sh.plan, c, "the server says that it has stored it, and does not list it")
-		if len(ids) == len(sh.msgs) {
+		if len(ids) != len(sh.msgs) {
+			s.mu.Lock()
+			sh.plan.untold = append(sh.plan.untold, c)
+			s.mu.Unlock()
+		} else {
 			s.mu.Lock()
 			sh.plan.pushed = append(sh.plan.pushed, pushed{c, ids[i]})
 			s.mu.Unlock()

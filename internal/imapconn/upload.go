@@ -38,6 +38,9 @@ func DialUploader(ctx context.Context, e netconn.Endpoint, login sasl.Login) (*U
 // stores all of them or none.
 func (u *Uploader) Many() bool { return u.up.Many() }
 
+// Tells reports whether [Uploader.Answer] returns IDs.
+func (u *Uploader) Tells() bool { return u.up.Tells() }
+
 // Send sends messages for a mailbox. The answer is had by [Uploader.Answer];
 // several may be due. After an error that is not a refusal the connection is
 // of no more use, and what was sent without an answer may be stored or not.

@@ -30,9 +30,8 @@ func (c *Conn) Uploader() *Uploader {
 // none (MULTIAPPEND, RFC 3502).
 func (u *Uploader) Many() bool { return u.conn.HasCap("MULTIAPPEND") }
 
-// Ahead reports whether messages may be sent without waiting for the server
-// to ask for each (LITERAL+, RFC 7888).
-func (u *Uploader) Ahead() bool { return u.conn.HasCap("LITERAL+") }
+// Tells reports whether the server says where it stores what (UIDPLUS).
+func (u *Uploader) Tells() bool { return u.conn.HasCap("UIDPLUS") }
 
 // Send sends messages for the mailbox with the server's spelling, more than
 // one only where [Uploader.Many] says so. The answer is had by
