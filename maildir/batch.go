@@ -580,18 +580,17 @@ func (b *Batch) link(ctx context.Context) error {
 		sum  fingerprint.Sum
 		date int64
 	}
-	if len(b.staged) == 0 {
+	// A time that is not the server's may get a better one, and links have but one.
+	dated := slices.DeleteFunc(slices.Clone(b.staged), func(e *entry) bool { return e.dateFrom != "internaldate" })
+	if len(dated) == 0 {
 		return nil
 	}
-	archived, err := b.archived(ctx)
+	archived, err := b.archived(ctx, dated)
 	if err != nil {
 		return err
 	}
 	first := map[same]string{}
-	for _, e := range b.staged {
-		if e.dateFrom != "internaldate" {
-			continue // it may get a better one, and links have but one
-		}
+	for _, e := range dated {
 		s := same{e.print.SHA256, e.internalDate.Unix()}
 		other, ok := first[s]
 		if !ok && archived[e.print.SHA256] {
@@ -615,10 +614,10 @@ func (b *Batch) link(ctx context.Context) error {
 }
 
 // archived tells which of the staged messages' octets the archive has already.
-func (b *Batch) archived(ctx context.Context) (map[fingerprint.Sum]bool, error) {
+func (b *Batch) archived(ctx context.Context, staged []*entry) (map[fingerprint.Sum]bool, error) {
 	found := map[fingerprint.Sum]bool{}
-	sums := make([]any, len(b.staged))
-	for i, e := range b.staged {
+	sums := make([]any, len(staged))
+	for i, e := range staged {
 		sums[i] = e.print.SHA256[:]
 	}
 	query := "SELECT sha256 FROM message WHERE sha256 IN (?" + strings.Repeat(",?", len(sums)-1) + ")"
