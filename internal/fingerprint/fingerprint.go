@@ -193,7 +193,9 @@ func (w *Writer) hashLine(ended bool) {
 		w.header.Write(text)
 		w.started = true
 	}
-	w.rewritten.add(text, !w.inLine)
+	if w.foreign {
+		w.rewritten.add(text, !w.inLine)
+	}
 	w.line = append(w.line[:0], "\r"[:held]...)
 	w.inLine = !ended
 }
@@ -215,7 +217,9 @@ func (w *Writer) endHeader() Header {
 	if !w.headed && len(w.line) > 0 {
 		w.hashLine(false)
 	}
-	w.rewritten.endField()
+	if w.foreign {
+		w.rewritten.endField()
+	}
 	return Header{Sum: Sum(w.header.Sum(nil)), Rewritten: Sum(w.rewritten.sum.Sum(nil)), Octets: w.lines}
 }
 
@@ -226,7 +230,7 @@ func (w *Writer) Fields() Fields { return parseFields(w.fields) }
 // ReadHeader digests a header block as a server sends it, with or without the
 // blank line that ends it.
 func ReadHeader(block []byte) Header {
-	w := NewWriter()
+	w := NewForeignWriter()
 	w.Write(block)
 	h := w.endHeader()
 	if !w.headed {

@@ -321,10 +321,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 			return n, b.conn.fail(err)
 		}
 		piece, _ := br.Peek(min(br.Buffered(), len(p)-n))
-		if i := bytes.IndexByte(piece, '\n') + 1; i > 0 {
-			piece = piece[:i]
-			b.lineStart = i > 1 && piece[i-2] == '\r' || i == 1 && b.cr
-		}
+		piece, b.lineStart = b.untilDot(piece)
 		b.cr = piece[len(piece)-1] == '\r'
 		n += copy(p[n:], piece)
 		br.Discard(len(piece))
@@ -333,6 +330,23 @@ func (b *body) Read(p []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// untilDot returns the beginning of a piece that can be passed on as it is, and
+// whether a line that may begin with a dot follows it.
+func (b *body) untilDot(piece []byte) (plain []byte, lineStart bool) {
+	for from := 0; ; {
+		i := bytes.IndexByte(piece[from:], '.')
+		if i < 0 {
+			break
+		}
+		if i += from; i > 0 && piece[i-1] == '\n' && (i > 1 && piece[i-2] == '\r' || i == 1 && b.cr) {
+			return piece[:i], true
+		}
+		from = i + 1
+	}
+	n := len(piece)
+	return piece, piece[n-1] == '\n' && (n > 1 && piece[n-2] == '\r' || n == 1 && b.cr)
 }
 
 // dot takes the dot off the start of a line, or the line that ends the answer.
