@@ -63,6 +63,11 @@ func sharesInbox(folders []Folder) bool {
 	return below
 }
 
+// UnknownFolderError says that a folder which is to go elsewhere is not there.
+type UnknownFolderError struct{ Folder string }
+
+func (e *UnknownFolderError) Error() string { return "there is no folder " + e.Folder }
+
 // CollisionError says that two folders would go into one mailbox.
 type CollisionError struct{ Folder, Other, Mailbox string }
 

@@ -32,9 +32,10 @@ type Destination interface {
 	// had to be changed for this server.
 	Spelling(ctx context.Context, n mailbox.Name) (m mailbox.Mailbox, changed bool, err error)
 
-	// Create makes mailboxes, with their roles if the server has such. refused
-	// holds what it says of those that it does not make.
-	Create(ctx context.Context, boxes []mailbox.Mailbox) (refused map[string]error, err error)
+	// Create makes mailboxes, with their roles if the server has such, and
+	// tells by their spelling which it made and what it says of others. One
+	// that is neither was there, perhaps under another spelling.
+	Create(ctx context.Context, boxes []mailbox.Mailbox) (made map[string]bool, refused map[string]error, err error)
 
 	// List and Headers are those of a backup's source.
 	List(ctx context.Context, m mailbox.Mailbox, told mailbox.State, details bool) (mailbox.Listing, error)
@@ -232,6 +233,7 @@ type plan struct {
 	octets  int64 // in the folder
 	box     mailbox.Mailbox
 	exists  bool
+	made    bool                    // in this run
 	missing []fingerprint.Candidate // by the last look
 	looked  bool                    // nothing has been sent since
 	refuse  map[int64]string        // messages that are not to be sent again in this run, and why
@@ -351,6 +353,9 @@ func (r *run) push(ctx context.Context) error {
 		switch {
 		case err != nil && (retry.IsPermanent(err) || stalls == maxStalls):
 			if r.lookAll(ctx, false, false) == nil {
+				if left, _ := r.left(); left == 0 { // the others have done its work
+					return nil
+				}
 				r.noteAll(ctx)
 			}
 			return err
@@ -394,14 +399,19 @@ func (r *run) createAll(ctx context.Context, d Destination) error {
 	if len(boxes) == 0 {
 		return nil
 	}
-	refused, err := d.Create(ctx, boxes)
+	made, refused, err := d.Create(ctx, boxes)
 	if err != nil {
 		return err
 	}
 	for _, p := range r.plans {
-		if err := refused[p.box.Wire]; p.wanted() && !p.exists && err != nil {
+		if !p.wanted() || p.exists {
+			continue
+		}
+		if err := refused[p.box.Wire]; err != nil {
 			p.Reason = err.Error()
 		}
+		p.made = made[p.box.Wire]
+		p.exists = true
 	}
 	return nil
 }
@@ -498,6 +508,11 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 	if err != nil {
 		return err
 	}
+	for from := range r.Mapping.Renamed {
+		if !slices.ContainsFunc(folders, func(f Folder) bool { return f.Name.String() == from }) {
+			return retry.Permanent(&UnknownFolderError{from})
+		}
+	}
 	r.plans = nil
 	shared, taken := sharesInbox(folders), map[string]string{}
 	for _, f := range folders {
@@ -533,8 +548,8 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 // compare lists the mailbox, recognises what is not known as the archive's,
 // and returns what it lacks. first says that nothing has been sent yet.
 func (l *looker) compare(ctx context.Context, p *plan, first bool) (missing []fingerprint.Candidate, err error) {
-	if first && !p.exists { // it has just been made
-		p.exists, p.before = true, map[mailbox.ID]bool{}
+	if first && p.made { // it is empty
+		p.before = map[mailbox.ID]bool{}
 		return l.archive.Unclaimed(ctx, p.path, p.box, func(mailbox.ID) bool { return false })
 	}
 	err = l.do(ctx, func(d Destination) error {
@@ -595,7 +610,6 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool)
 // the server, and stays as it was told.
 func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []mailbox.Message) error {
 	pushed := p.pushed
-	p.pushed = nil
 	sizes := make(map[mailbox.ID]int64, len(listed))
 	for _, m := range listed {
 		sizes[m.ID] = m.Size
@@ -610,6 +624,7 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 		candidates = append(candidates, s.Candidate)
 	}
 	if !odd {
+		p.pushed = nil
 		return nil
 	}
 	others := map[mailbox.ID]bool{}
@@ -619,6 +634,7 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 	}
 	listed = slices.DeleteFunc(slices.Clone(listed), func(m mailbox.Message) bool { return others[m.ID] })
 	if len(listed) == 0 {
+		p.pushed = nil
 		return nil
 	}
 	pool, batch := fingerprint.NewPool(candidates), r.archive.Begin()
@@ -635,6 +651,7 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 	if err := batch.Commit(ctx); err != nil {
 		return retry.Permanent(fmt.Errorf("archive: %w", err))
 	}
+	p.pushed = nil
 	return nil
 }
 
@@ -643,11 +660,11 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 // in the order in which it answers. That holds if just as many messages have
 // come as are looked for.
 func (r *run) matchUntold(ctx context.Context, p *plan, strange []mailbox.Message, claimed map[int64]bool) error {
-	sought := slices.DeleteFunc(p.untold, func(c fingerprint.Candidate) bool { return claimed[c.Message] })
-	p.untold = nil
+	sought := slices.DeleteFunc(slices.Clone(p.untold), func(c fingerprint.Candidate) bool { return claimed[c.Message] })
 	var come []mailbox.Message
 	known := map[mailbox.ID]bool{}
 	if len(sought) == 0 {
+		p.untold = nil
 		return nil
 	}
 	if err := r.archive.EachKnown(ctx, p.box, func(id mailbox.ID, _ mailbox.Kept) { known[id] = true }); err != nil {
@@ -659,6 +676,7 @@ func (r *run) matchUntold(ctx context.Context, p *plan, strange []mailbox.Messag
 		}
 	}
 	if len(come) != len(sought) {
+		p.untold = nil
 		return nil
 	}
 	batch := r.archive.Begin()
@@ -671,6 +689,7 @@ func (r *run) matchUntold(ctx context.Context, p *plan, strange []mailbox.Messag
 	if err := batch.Commit(ctx); err != nil {
 		return retry.Permanent(fmt.Errorf("archive: %w", err))
 	}
+	p.untold = nil
 	return nil
 }
 

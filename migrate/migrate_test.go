@@ -46,8 +46,8 @@ func (l *looking) Mailboxes(context.Context) ([]mailbox.Mailbox, error) {
 func (l *looking) Spelling(context.Context, mailbox.Name) (mailbox.Mailbox, bool, error) {
 	return l.box(), false, nil
 }
-func (l *looking) Create(context.Context, []mailbox.Mailbox) (map[string]error, error) {
-	return nil, nil
+func (l *looking) Create(context.Context, []mailbox.Mailbox) (map[string]bool, map[string]error, error) {
+	return nil, nil, nil
 }
 func (l *looking) Close(bool) error                                                   { return nil }
 func (l *looking) Describe(context.Context, mailbox.Mailbox, []mailbox.Message) error { return nil }

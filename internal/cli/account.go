@@ -252,6 +252,9 @@ func (p *program) configured(c *cli.Context, root string, set config.Account) (*
 // fromConfig makes an account of the URL that --via chooses.
 func (p *program) fromConfig(c *cli.Context, set config.Account) (*account, error) {
 	via := mailbox.Protocol(c.String("via"))
+	if p.storing {
+		via = mailbox.IMAP
+	}
 	if set.Server == "" { // one URL for each protocol
 		if set.Server = set.IMAP; set.IMAP == "" || via == mailbox.POP3 && set.POP3 != "" {
 			set.Server = set.POP3
@@ -297,6 +300,7 @@ var schemes = map[string]struct {
 // fromURL makes an account of the URL in set.Server. Its dir is still
 // relative: the user's address, else USER@HOST.
 func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*account, error) {
+	set.Beside = p.beside
 	u, err := url.Parse(set.Server)
 	if err != nil {
 		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", show(set.Server)), "write it like imaps://USER@HOST")
@@ -332,7 +336,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(loginOption(c, set, "tls-ca"), set.TLSCA), first(loginOption(c, set, "tls-cert"), set.TLSCert), first(loginOption(c, set, "tls-key"), set.TLSKey)); err != nil {
 		return nil, err
 	}
-	if err := a.checkVia(c.String("via")); err != nil {
+	if err := a.checkVia(c.String("via")); err != nil && !p.storing {
 		return nil, err
 	}
 	a.password = func(ctx context.Context) (credential.Secret, error) { return p.password(ctx, c, a, set) }
@@ -386,7 +390,7 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 // loginOption reads an option that says how to log in. Where a command works on
 // two servers, it is for the one that is named by a URL.
 func loginOption(c *cli.Context, set config.Account, name string) string {
-	if c.Command.Name == "migrate" && set.Name != "" {
+	if c.Command.Name == "migrate" && (set.Name != "" || set.Beside) {
 		return ""
 	}
 	return c.String(name)
@@ -466,7 +470,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 		secret, err = credential.FromFile(set.PasswordFile)
 	case set.HasPassword:
 		return set.Password, nil
-	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several: // one server's password is no other's business
+	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several && c.Command.Name != "migrate": // one server's password is no other's business
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	default:
 		return p.ask(c, a)

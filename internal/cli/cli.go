@@ -49,8 +49,11 @@ func Run(ctx context.Context, env Env) int {
 // program is one run of mailstow.
 type program struct {
 	Env
-	unknown error      // a command that does not exist
-	several bool       // accounts are worked on
+	unknown error // a command that does not exist
+	several bool  // accounts are worked on
+
+	storing bool       // the account that is being made is where mail goes to
+	beside  bool       // and the other one is named by a URL
 	sharers int        // accounts at the same time, of a program that stays
 	asking  sync.Mutex // held while a person is asked
 }

@@ -112,7 +112,9 @@ func (p *program) restore(c *cli.Context) error {
 // server is named on the command line, whose password is no business of this
 // one.
 func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string, beside bool) (*account, error) {
+	p.storing, p.beside = true, beside
 	a, err := p.account(c, cfg, root, arg)
+	p.storing, p.beside = false, false
 	if err != nil {
 		return nil, err
 	}
@@ -135,10 +137,11 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 // fillFrom brings the archive in step with a source, if that is a server, and
 // returns the archive's directory and how that went.
 func (p *program) fillFrom(c *cli.Context, cfg *config.File, root, arg string) (dir string, status int, err error) {
-	if !strings.Contains(arg, "://") && maildir.Exists(arg) {
+	configured := cfg != nil && slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == arg || set.Address == arg })
+	if !configured && !strings.Contains(arg, "://") && maildir.Exists(arg) {
 		return arg, exitOK, nil
 	}
-	if fi, err := os.Stat(arg); err == nil && fi.IsDir() && !strings.Contains(arg, "://") {
+	if fi, err := os.Stat(arg); err == nil && fi.IsDir() && !configured && !strings.Contains(arg, "://") {
 		return arg, exitOK, p.adopt(c, arg)
 	}
 	a, err := p.account(c, cfg, root, arg)
@@ -251,6 +254,8 @@ func pushFailed(ctx context.Context, a *account, result migrate.Result, err erro
 		return nil
 	case err == nil:
 		return &saidError{pulled}
+	case errors.As(err, new(*migrate.UnknownFolderError)):
+		return configFailed("--map: "+err.Error(), "mailstow list shows the folders of an archive")
 	case errors.As(err, &collision):
 		return configFailed(collision.Error(), fmt.Sprintf("--map '%s=ANOTHER NAME'", collision.Folder))
 	case !errors.Is(err, migrate.ErrIncomplete):

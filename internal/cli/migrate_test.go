@@ -2,6 +2,7 @@ package cli
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -207,6 +209,90 @@ func TestUglyMailIsStoredOrNamed(t *testing.T) {
 		}
 		t.Logf("%s takes %d of %d", s.Name, stored, n)
 	})
+}
+
+// What is the source's is no business of the destination's.
+func TestPasswordsGoToTheirOwnServers(t *testing.T) {
+	hears := func() (addr string, said func() string) {
+		var mu sync.Mutex
+		var all strings.Builder
+		addr = mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n", func(line string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			if b, err := base64.StdEncoding.DecodeString(line); err == nil {
+				line = string(b)
+			}
+			fmt.Fprintln(&all, line)
+			tag, rest, _ := strings.Cut(line, " ")
+			if strings.HasPrefix(rest, "AUTHENTICATE") {
+				return "+ \r\n"
+			}
+			return tag + " NO [AUTHENTICATIONFAILED] no\r\n"
+		})
+		return addr, func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return all.String()
+		}
+	}
+	source := mailtest.Dovecot(t)
+	fill(t, source, "INBOX", numbered(0, 3))
+	for name, tt := range map[string]struct {
+		options []string
+		env     string // of the destination
+	}{
+		"MAILSTOW_PASSWORD":  {nil, "destination-secret"},
+		"--password-command": {[]string{"--password-command", "echo " + source.Password("alice")}, "destination-secret"},
+		"--user":             {[]string{"--user", "alice"}, "destination-secret"},
+	} {
+		addr, said := hears()
+		dir := t.TempDir()
+		config := filepath.Join(dir, "config.toml")
+		write(t, config, fmt.Sprintf("[accounts.new]\nuser = \"bob\"\nserver = \"imap+insecure://%s\"\n", addr))
+		for _, to := range []string{"imap+insecure://bob@" + addr, "new"} {
+			env := home(t, source)
+			env["MAILSTOW_DESTINATION_PASSWORD"] = tt.env
+			args := append([]string{"migrate", address("imap+insecure", source.IMAP), to, "--to", dir, "-c", config}, tt.options...)
+			status, out, errs := mailstow(t, env, args...)
+			if status != exitLogin || strings.Contains(said(), source.Password("alice")) || !strings.Contains(said(), `"bob" "destination-secret"`) {
+				t.Errorf("%s, to %s: status %d, the destination heard %q\n%s%s", name, to, status, said(), out, errs)
+			}
+			delete(env, "MAILSTOW_DESTINATION_PASSWORD")
+			mailstow(t, env, append(args, "--no-input")...)
+			if strings.Contains(said(), source.Password("alice")) || strings.Contains(said(), "alice") {
+				t.Errorf("%s, to %s without a password: the destination heard %q", name, to, said())
+			}
+		}
+	}
+}
+
+// A mailbox that is there under another spelling is not new; a folder that is
+// not there cannot go elsewhere.
+func TestNamesThatAreSpelledOtherwise(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	dir := t.TempDir()
+	for i, folder := range []string{"INBOX", "Inbox/sub", "Top"} {
+		for _, sub := range []string{"cur", "new", "tmp"} {
+			if err := os.MkdirAll(filepath.Join(dir, folder, sub), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(t, filepath.Join(dir, folder, "new", fmt.Sprintf("1.%d.host", i)), fmt.Sprintf("X-TUID: abcdefghijkl\nSubject: %d\n\nx\n", i))
+	}
+	for round, lost := range []bool{false, false, true} {
+		if lost { // what was noted: it is recognised
+			if err := os.RemoveAll(filepath.Join(dir, ".mailstow")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		status, out, errs := mailstow(t, moving(t, s), "migrate", dir, address("imap+insecure", s.IMAP))
+		if status != exitOK || !strings.Contains(out, "3 of 3 messages") || round > 0 && !strings.Contains(out, ": 0 stored now") {
+			t.Errorf("round %d: status %d\n%s%s", round, status, out, errs)
+		}
+	}
+	if status, _, errs := mailstow(t, moving(t, s), "migrate", dir, address("imap+insecure", s.IMAP), "--map", "Nowhere=Top"); status != exitConfig || !strings.Contains(errs, "no folder Nowhere") {
+		t.Errorf("--map of no folder: status %d, %s", status, errs)
+	}
 }
 
 // What mbsync has fetched goes to a server as it was on the first one.

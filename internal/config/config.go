@@ -51,6 +51,10 @@ type Account struct {
 	MaxSize                   int64 // octets; 0 for any
 	Bandwidth                 int64 // octets a second; 0 for any
 	Connections               int   // 0 for the usual number
+
+	// Beside says that the command line names another server, whose options
+	// are not for this one.
+	Beside bool
 }
 
 // Error is a mistake in a config file.

@@ -33,6 +33,7 @@ type Header struct {
 	Sum       Sum   // compares with that of a copy as it was sent
 	Rewritten Sum   // compares with that of a copy that is rewritten
 	Octets    int64 // with the blank line that ends it
+	Dropped   int64 // of these, of mbsync's X-TUID
 }
 
 // Candidate is an archived message that may be one a server has.
@@ -51,13 +52,18 @@ func (p Print) Matches(size int64, h Header) bool {
 		body := size - h.Octets
 		return p.Header == h.Rewritten && (body == p.Lines || body == p.Lines+2)
 	}
-	return p.Header == h.Sum && (size == p.Size || size == p.Lines || size == p.Lines+2)
+	lines := size - h.Dropped
+	return p.Header == h.Sum && (size == p.Size || lines == p.Lines || lines == p.Lines+2)
 }
 
 // HasSize reports whether a server may count so many octets for the message.
 func (p Print) HasSize(size int64) bool {
-	return p.Rewritten || size == p.Size || size == p.Size+p.BareLF || size == p.Lines || size == p.Lines+2
+	return p.Rewritten || size == p.Size || size == p.Size+p.BareLF || size == p.Lines || size == p.Lines+2 ||
+		size == p.Lines+tuidLine || size == p.Lines+2+tuidLine
 }
+
+// tuidLine is the octets of a line X-TUID.
+const tuidLine = int64(len("X-TUID: 123456789012\r\n"))
 
 // maxFields bounds how much of a header is kept for its fields.
 const maxFields = 64 << 10
@@ -220,7 +226,7 @@ func (w *Writer) endHeader() Header {
 	if w.foreign {
 		w.rewritten.endField()
 	}
-	return Header{Sum: Sum(w.header.Sum(nil)), Rewritten: Sum(w.rewritten.sum.Sum(nil)), Octets: w.lines}
+	return Header{Sum: Sum(w.header.Sum(nil)), Rewritten: Sum(w.rewritten.sum.Sum(nil)), Octets: w.lines, Dropped: w.dropped}
 }
 
 // Fields returns the fields of the message's header that a list shows, from

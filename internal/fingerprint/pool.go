@@ -23,7 +23,9 @@ func NewPool(free []Candidate) *Pool {
 		if c.Rewritten {
 			p.any = true
 		} else {
-			p.sizes[c.Size], p.sizes[c.Lines], p.sizes[c.Lines+2] = true, true, true
+			for _, n := range []int64{c.Size, c.Lines, c.Lines + 2, c.Lines + tuidLine, c.Lines + 2 + tuidLine} {
+				p.sizes[n] = true
+			}
 		}
 	}
 	return p

@@ -95,6 +95,9 @@ func (c *Conn) Spelling(ctx context.Context, n mailbox.Name) (m mailbox.Mailbox,
 		return m, false, err
 	}
 	elems := n.Elems()
+	if strings.EqualFold(elems[0], "INBOX") { // RFC 9051 section 5.1
+		elems[0] = "INBOX"
+	}
 	for i, e := range elems {
 		clean := e
 		if delimiter != "" {
@@ -158,10 +161,11 @@ func (c *Conn) askNamespace(ctx context.Context) (prefix, delimiter string, err 
 }
 
 // Create makes mailboxes, with their roles where the server takes that (RFC 6154
-// section 3), and subscribes to them, in two round trips. refused holds what
-// the server says of those that it does not make, by its spelling.
-func (c *Conn) Create(ctx context.Context, boxes []mailbox.Mailbox) (refused map[string]error, err error) {
-	refused = map[string]error{}
+// section 3), and subscribes to them, in two round trips. It tells by their
+// spelling which it made, and what the server says of others; one that is
+// neither was there.
+func (c *Conn) Create(ctx context.Context, boxes []mailbox.Mailbox) (made map[string]bool, refused map[string]error, err error) {
+	made, refused = map[string]bool{}, map[string]error{}
 	type asked struct {
 		m                 mailbox.Mailbox
 		create, subscribe *imapclient.Command
@@ -186,17 +190,20 @@ func (c *Conn) Create(ctx context.Context, boxes []mailbox.Mailbox) (refused map
 		for _, a := range all {
 			err := c.explain(ctx, a.create.Wait())
 			if err != nil && !retry.IsRefused(err) {
-				return refused, err
+				return made, refused, err
 			}
 			delete(refused, a.m.Wire)
+			if err == nil {
+				made[a.m.Wire] = true
+			}
 			if err != nil && !strings.Contains(strings.ToUpper(err.Error()), "[ALREADYEXISTS]") {
 				refused[a.m.Wire] = fmt.Errorf("create %s: %w", a.m.Name, err)
 			}
 			// If it is not subscribed to, mail programs may hide it; it is there.
 			if err := c.explain(ctx, a.subscribe.Wait()); err != nil && !retry.IsRefused(err) {
-				return refused, err
+				return made, refused, err
 			}
 		}
 	}
-	return refused, nil
+	return made, refused, nil
 }
