@@ -419,20 +419,20 @@ func (r *run) createAll(ctx context.Context, d Destination) error {
 // lookAll compares the folders with their mailboxes, where something has been
 // sent since the last time, several at once.
 func (r *run) lookAll(ctx context.Context, first, unsettled bool) error {
-	todo := make(chan *plan, len(r.plans))
+	stale := make(chan *plan, len(r.plans))
 	for _, p := range r.plans {
 		if p.wanted() && !p.looked {
-			todo <- p
+			stale <- p
 		}
 	}
-	close(todo)
-	for len(r.lookers) < min(r.Connections, (len(todo)+1)/2) {
+	close(stale)
+	for len(r.lookers) < min(r.Connections, (len(stale)+1)/2) {
 		r.lookers = append(r.lookers, &looker{run: r})
 	}
 	var g errgroup.Group
 	for _, l := range r.lookers {
 		g.Go(func() error {
-			for p := range todo {
+			for p := range stale {
 				err := l.look(ctx, p, first, unsettled)
 				switch {
 				case err == nil:
@@ -648,8 +648,8 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 	if err != nil && !retry.IsRefused(err) {
 		return err
 	}
-	if err := batch.Commit(ctx); err != nil {
-		return retry.Permanent(fmt.Errorf("archive: %w", err))
+	if err := commit(ctx, batch); err != nil {
+		return err
 	}
 	p.pushed = nil
 	return nil
@@ -682,16 +682,26 @@ func (r *run) matchUntold(ctx context.Context, p *plan, strange []mailbox.Messag
 	batch := r.archive.Begin()
 	for i, c := range sought {
 		if err := batch.Pushed(ctx, p.box, come[i], c.Message); err != nil {
-			return retry.Permanent(fmt.Errorf("archive: %w", err))
+			return archiveFailed(err)
 		}
 		claimed[c.Message] = true
 	}
-	if err := batch.Commit(ctx); err != nil {
-		return retry.Permanent(fmt.Errorf("archive: %w", err))
+	if err := commit(ctx, batch); err != nil {
+		return err
 	}
 	p.untold = nil
 	return nil
 }
+
+func commit(ctx context.Context, b Batch) error {
+	if err := b.Commit(ctx); err != nil {
+		return archiveFailed(err)
+	}
+	return nil
+}
+
+// archiveFailed is the error of an archive that cannot be written.
+func archiveFailed(err error) error { return retry.Permanent(fmt.Errorf("archive: %w", err)) }
 
 // describe asks for the sizes that are not known.
 func describe(ctx context.Context, d Destination, m mailbox.Mailbox, msgs []mailbox.Message) error {
@@ -745,8 +755,5 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 	if r.DryRun {
 		return claimed, nil
 	}
-	if err := batch.Commit(ctx); err != nil {
-		return nil, retry.Permanent(fmt.Errorf("archive: %w", err))
-	}
-	return claimed, nil
+	return claimed, commit(ctx, batch)
 }

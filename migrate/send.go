@@ -3,7 +3,6 @@ package migrate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -305,7 +304,7 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 		}
 	}
 	if err = errors.Join(err, batch.Commit(context.WithoutCancel(ctx))); err != nil {
-		return retry.Permanent(fmt.Errorf("archive: %w", err))
+		return archiveFailed(err)
 	}
 	s.mu.Lock()
 	s.stored += len(sh.msgs)

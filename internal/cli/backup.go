@@ -445,19 +445,29 @@ func incomplete(result report.Result, sink *accountSink, cause error) problem {
 	if result.Missing() == 0 {
 		p.what = "some folders could not be checked in full"
 	}
-	if len(wrong) > shownFailures {
-		p.details = append(wrong[:shownFailures:shownFailures], fmt.Sprintf("...      and %s more: mailstow status --failed", count(len(wrong)-shownFailures)))
-	} else {
-		p.details = wrong
+	p.details = someOf(wrong, "mailstow status --failed")
+	p.why = endedEarly(cause, backup.ErrIncomplete)
+	return p
+}
+
+// someOf shortens a list of what is wrong, and says where all of it is told.
+func someOf(wrong []string, where string) []string {
+	if len(wrong) <= shownFailures {
+		return wrong
 	}
-	if joined, ok := cause.(interface{ Unwrap() []error }); ok {
+	return append(wrong[:shownFailures:shownFailures], fmt.Sprintf("...      and %s more: %s", count(len(wrong)-shownFailures), where))
+}
+
+// endedEarly says what ended a run, if its error joins that to incomplete.
+func endedEarly(err, incomplete error) (why string) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
-			if !errors.Is(e, backup.ErrIncomplete) {
-				p.why = "the run ended early: " + e.Error()
+			if !errors.Is(e, incomplete) {
+				why = "the run ended early: " + e.Error()
 			}
 		}
 	}
-	return p
+	return why
 }
 
 // idName shows a message's ID as people know it: a UID, or a POP3 unique-id.

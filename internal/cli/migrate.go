@@ -37,13 +37,7 @@ func (p *program) migrateCommand() *cli.Command {
 A source that is a server is backed up first; its archive stays. Run it again at
 any time: what is there already is not stored twice. Nothing is ever deleted. At
 the end the server's own listing must show each message.`,
-		Flags: slices.Concat([]cli.Flag{
-			text("to", "archive `DIR`; each account gets a directory in it", "t"),
-			yes("dry-run", "show what would be stored, change nothing", "n"),
-			texts("map", "put `FOLDER=MAILBOX`: this folder into that mailbox"),
-			text("under", "put all below the mailbox `NAME`"),
-			yes("no-automap", "go by names: do not match roles such as \\Sent"),
-			&cli.IntFlag{Name: "connections", Usage: "`N` connections to a server at the same time", Value: defaultConnections},
+		Flags: slices.Concat(pushFlags(), []cli.Flag{
 			yes("new-archive", "begin a new archive where an earlier one has vanished"),
 			text("via", "`PROTOCOL` of a source that has both: imap, pop3, or auto (imap)"),
 		}, folderFlags(), loginFlags()),
@@ -61,15 +55,20 @@ func (p *program) restoreCommand() *cli.Command {
   mailstow restore work --under Restored
 
 What is there already is not stored twice. Nothing is ever deleted.`,
-		Flags: slices.Concat([]cli.Flag{
-			text("to", "archive `DIR`", "t"),
-			yes("dry-run", "show what would be stored, change nothing", "n"),
-			texts("map", "put `FOLDER=MAILBOX`: this folder into that mailbox"),
-			text("under", "put all below the mailbox `NAME`"),
-			yes("no-automap", "go by names: do not match roles such as \\Sent"),
-			&cli.IntFlag{Name: "connections", Usage: "`N` connections at the same time", Value: defaultConnections},
-		}, folderFlags(), loginFlags()),
+		Flags:  slices.Concat(pushFlags(), folderFlags(), loginFlags()),
 		Action: p.restore,
+	}
+}
+
+// pushFlags are the options of commands that store mail on a server.
+func pushFlags() []cli.Flag {
+	return []cli.Flag{
+		text("to", "archive `DIR`; each account gets a directory in it", "t"),
+		yes("dry-run", "show what would be stored, change nothing", "n"),
+		texts("map", "put `FOLDER=MAILBOX`: this folder into that mailbox"),
+		text("under", "put all below the mailbox `NAME`"),
+		yes("no-automap", "go by names: do not match roles such as \\Sent"),
+		&cli.IntFlag{Name: "connections", Usage: "`N` connections to a server at the same time", Value: defaultConnections},
 	}
 }
 
@@ -122,14 +121,12 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 		return nil, configFailed("mail cannot be stored over POP3", "name an IMAP server")
 	}
 	const variable = "MAILSTOW_DESTINATION_PASSWORD"
-	switch own := a.password; {
+	switch {
 	case a.changing || a.method == "external":
 	case p.Getenv(variable) != "":
 		a.password = func(context.Context) (credential.Secret, error) { return credential.NewSecret(p.Getenv(variable)), nil }
 	case beside && strings.Contains(arg, "://"):
 		a.password = func(context.Context) (credential.Secret, error) { return p.ask(c, a) }
-	default:
-		a.password = own
 	}
 	return a, nil
 }
@@ -271,16 +268,8 @@ func pushFailed(ctx context.Context, a *account, result migrate.Result, err erro
 			pr.details = append(pr.details, fmt.Sprintf("message: %s, %s, %s, %s: %s", t.Folder, day(m.Date), octets(m.Size), quoted(m.Subject), m.Reason))
 		}
 	}
-	if n := len(pr.details); n > shownFailures {
-		pr.details = append(pr.details[:shownFailures:shownFailures], fmt.Sprintf("...      and %s more: add --json to see all", count(n-shownFailures)))
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			if !errors.Is(e, migrate.ErrIncomplete) {
-				pr.why = "the run ended early: " + e.Error()
-			}
-		}
-	}
+	pr.details = someOf(pr.details, "add --json to see all")
+	pr.why = endedEarly(err, migrate.ErrIncomplete)
 	if full := (*migrate.FullError)(nil); errors.As(err, &full) {
 		pr.why, pr.server, pr.do = "the server has no room for more", full.Answer, "make room there, or ask for more; then run it again"
 	}

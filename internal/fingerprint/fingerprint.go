@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"hash"
+	"slices"
 )
 
 // Sum is a SHA-256 digest.
@@ -58,8 +59,14 @@ func (p Print) Matches(size int64, h Header) bool {
 
 // HasSize reports whether a server may count so many octets for the message.
 func (p Print) HasSize(size int64) bool {
-	return p.Rewritten || size == p.Size || size == p.Size+p.BareLF || size == p.Lines || size == p.Lines+2 ||
-		size == p.Lines+tuidLine || size == p.Lines+2+tuidLine
+	sizes := p.sizes()
+	return p.Rewritten || slices.Contains(sizes[:], size)
+}
+
+// sizes are those that a server may count, unless p is rewritten: with its own
+// line ends, with CRLF, without a final line end, and with mbsync's X-TUID.
+func (p Print) sizes() [6]int64 {
+	return [...]int64{p.Size, p.Size + p.BareLF, p.Lines, p.Lines + 2, p.Lines + tuidLine, p.Lines + 2 + tuidLine}
 }
 
 // tuidLine is the octets of a line X-TUID.
@@ -89,13 +96,12 @@ type Writer struct {
 	dropped int64  // of those of X-TUID lines
 	fields  []byte
 
-	foreign   bool // the copy is another program's
-	rewritten *rewritten
+	rewritten *rewritten // nil unless the copy is another program's
 }
 
 // NewWriter returns a Writer for one message.
 func NewWriter() *Writer {
-	return &Writer{whole: sha256.New(), header: sha256.New(), rewritten: newRewritten()}
+	return &Writer{whole: sha256.New(), header: sha256.New()}
 }
 
 // NewForeignWriter returns a Writer for a copy that another program made, which
@@ -103,7 +109,7 @@ func NewWriter() *Writer {
 // sender of a mail must not choose how it is compared.
 func NewForeignWriter() *Writer {
 	w := NewWriter()
-	w.foreign = true
+	w.rewritten = newRewritten()
 	return w
 }
 
@@ -111,8 +117,10 @@ func NewForeignWriter() *Writer {
 func (w *Writer) Reset() {
 	w.whole.Reset()
 	w.header.Reset()
-	w.rewritten.reset()
-	*w = Writer{whole: w.whole, header: w.header, rewritten: w.rewritten, foreign: w.foreign, line: w.line[:0], fields: w.fields[:0]}
+	if w.rewritten != nil {
+		w.rewritten.reset()
+	}
+	*w = Writer{whole: w.whole, header: w.header, rewritten: w.rewritten, line: w.line[:0], fields: w.fields[:0]}
 }
 
 // Write never fails.
@@ -199,7 +207,7 @@ func (w *Writer) hashLine(ended bool) {
 		w.header.Write(text)
 		w.started = true
 	}
-	if w.foreign {
+	if w.rewritten != nil {
 		w.rewritten.add(text, !w.inLine)
 	}
 	w.line = append(w.line[:0], "\r"[:held]...)
@@ -210,7 +218,7 @@ func (w *Writer) hashLine(ended bool) {
 func (w *Writer) Print() Print {
 	h := w.endHeader()
 	p := Print{Size: w.size, BareLF: w.bareLF, Lines: w.size + w.bareLF - w.dropped, SHA256: Sum(w.whole.Sum(nil)), Header: h.Sum}
-	if w.foreign && w.rewritten.by {
+	if w.rewritten != nil && w.rewritten.by {
 		p.Rewritten, p.Header, p.Lines = true, h.Rewritten, w.size+w.bareLF-w.lines
 	}
 	if w.last == '\n' {
@@ -223,10 +231,12 @@ func (w *Writer) endHeader() Header {
 	if !w.headed && len(w.line) > 0 {
 		w.hashLine(false)
 	}
-	if w.foreign {
+	h := Header{Sum: Sum(w.header.Sum(nil)), Octets: w.lines, Dropped: w.dropped}
+	if w.rewritten != nil {
 		w.rewritten.endField()
+		h.Rewritten = Sum(w.rewritten.sum.Sum(nil))
 	}
-	return Header{Sum: Sum(w.header.Sum(nil)), Rewritten: Sum(w.rewritten.sum.Sum(nil)), Octets: w.lines, Dropped: w.dropped}
+	return h
 }
 
 // Fields returns the fields of the message's header that a list shows, from

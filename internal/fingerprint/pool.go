@@ -23,7 +23,7 @@ func NewPool(free []Candidate) *Pool {
 		if c.Rewritten {
 			p.any = true
 		} else {
-			for _, n := range []int64{c.Size, c.Lines, c.Lines + 2, c.Lines + tuidLine, c.Lines + 2 + tuidLine} {
+			for _, n := range c.sizes() {
 				p.sizes[n] = true
 			}
 		}

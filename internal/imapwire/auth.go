@@ -24,14 +24,13 @@ func (c *Conn) login(e netconn.Endpoint, l sasl.Login) error {
 	if err != nil {
 		return retry.Permanent(err)
 	}
-	c.secret = []string{quote(l.Secret.Reveal()), l.Secret.Reveal()}
-	lines, err := c.logInBy(method, e.Addr, l)
+	lines, said, err := c.logInBy(method, e.Addr, l)
 	c.caps = nil // they may be others after the login
 	if err == nil {
 		c.learnCaps(lines)
 		return nil
 	}
-	hidden := sasl.Hide(err.Error(), c.secret...)
+	hidden := sasl.Hide(err.Error(), append(said, l.Secret.Reveal())...)
 	_, busy := retry.IsBusy(err)
 	if errors.Is(err, sasl.ErrUnfinished) || retry.IsRefused(err) && !busy && !strings.Contains(hidden, "[SERVERBUG") {
 		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: hidden})
@@ -39,20 +38,22 @@ func (c *Conn) login(e netconn.Endpoint, l sasl.Login) error {
 	return sasl.Hidden(err, hidden)
 }
 
-func (c *Conn) logInBy(method, addr string, l sasl.Login) (untagged []string, err error) {
+// logInBy logs in and returns what the server told, and what must not be shown
+// of what was said.
+func (c *Conn) logInBy(method, addr string, l sasl.Login) (untagged, said []string, err error) {
 	if method == "login" {
-		return c.ask("LOGIN " + quote(l.User) + " " + quote(l.Secret.Reveal()))
+		password := quote(l.Secret.Reveal())
+		untagged, err = c.ask("LOGIN " + quote(l.User) + " " + password)
+		return untagged, []string{password}, err
 	}
 	x, err := l.Begin(method, addr)
 	if err != nil {
-		return nil, retry.Permanent(err)
+		return nil, nil, retry.Permanent(err)
 	}
-	untagged, err = c.talk("AUTHENTICATE "+x.Mechanism, x.Answer)
-	c.secret = append(c.secret, x.Said()...)
-	if err == nil {
+	if untagged, err = c.talk("AUTHENTICATE "+x.Mechanism, x.Answer); err == nil {
 		err = x.Accepted()
 	}
-	return untagged, err
+	return untagged, x.Said(), err
 }
 
 // method decides how to log in.
@@ -68,7 +69,7 @@ func (c *Conn) method(l sasl.Login) (string, error) {
 		return l.Method, nil
 	case c.HasCap("AUTH=SCRAM-SHA-256"):
 		return "scram-sha-256", nil
-	case c.HasCap("AUTH=PLAIN") && (c.HasCap("LOGINDISABLED") || l.As != "" || !isASCII(l.User+l.Secret.Reveal())):
+	case c.HasCap("AUTH=PLAIN") && (c.HasCap("LOGINDISABLED") || l.As != "" || !l.IsASCII()):
 		return "plain", nil
 	case l.As != "":
 		return "", errors.New("the server offers no way to read another's mail (SASL PLAIN or SCRAM)")

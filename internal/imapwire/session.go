@@ -70,9 +70,8 @@ type Conn struct {
 	objects  map[string]string // UID -> the content's name, until it is asked for
 	vanished [][2]uint32       // first and last UIDs
 
-	sent   []string          // tags of the setup that await an answer
-	early  map[string]answer // answers to commands of the setup that came before their turn
-	secret []string          // what must not be shown, though the server may repeat it
+	sent  []string          // tags of the setup that await an answer
+	early map[string]answer // answers to commands of the setup that came before their turn
 }
 
 // answer is how the server answered a command of the setup.

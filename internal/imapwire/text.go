@@ -116,10 +116,6 @@ func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-func isASCII(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
-}
-
 // isAtom reports whether s is an atom (RFC 9051 section 9) that go-imap takes
 // for one.
 func isAtom(s string) bool {

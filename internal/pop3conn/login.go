@@ -81,14 +81,10 @@ func (c *Conn) method(l sasl.Login) (string, error) {
 		return l.Method, nil
 	case offers("scram-sha-256"):
 		return "scram-sha-256", nil
-	case offers("plain") && (l.As != "" || !c.wire.HasCap("USER") || !isASCII(l.User+l.Secret.Reveal())):
+	case offers("plain") && (l.As != "" || !c.wire.HasCap("USER") || !l.IsASCII()):
 		return "plain", nil
 	case l.As != "":
 		return "", errors.New("the server offers no way to read another's mail (SASL PLAIN or SCRAM)")
 	}
 	return "user", nil
-}
-
-func isASCII(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r > 127 }) < 0
 }

@@ -119,9 +119,6 @@ func (c *Conn) askCaps() error {
 	return nil
 }
 
-// Knows reports whether the server told what it can do at all.
-func (c *Conn) Knows() bool { return len(c.caps) > 0 }
-
 // HasCap reports whether the server announced the capability, with the
 // argument if one is given; both in capitals.
 func (c *Conn) HasCap(name string, args ...string) bool {
@@ -257,11 +254,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 // StartsWithDot reports whether the next octet is a dot: there are servers that
 // do not stuff one at the very start of a message.
 func (c *Conn) StartsWithDot() (bool, error) {
-	b, err := c.br.Peek(1)
-	if err != nil {
-		return false, c.fail(err)
-	}
-	return b[0] == '.', nil
+	b, err := c.Peek(1)
+	return err == nil && b[0] == '.', err
 }
 
 // MoreWithin reports whether the server sends anything behind the next n octets

@@ -41,6 +41,12 @@ func (l Login) Check() error {
 	return nil
 }
 
+// IsASCII reports whether name and secret can be said without a word on their
+// encoding.
+func (l Login) IsASCII() bool {
+	return strings.IndexFunc(l.User+l.Secret.Reveal(), func(r rune) bool { return r > 127 }) < 0
+}
+
 // whose returns the user whose mail is read.
 func (l Login) whose() string {
 	if l.As != "" {
