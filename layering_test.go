@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	// the engine: no network, no disk, no terminal
 	"backup": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
 
-	"migrate": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
+	"migrate": {"mailbox", "internal/filter", "internal/fingerprint", "internal/repair", "internal/report", "internal/retry"},
 
 	// the edges, each protocol on its wire
 	"maildir":           {"mailbox", "internal/fingerprint"},
@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
 	"internal/quantity":    {},
+	"internal/repair":      {},
 	"internal/report":      {"mailbox"},
 	"internal/retry":       {},
 

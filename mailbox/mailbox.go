@@ -110,6 +110,18 @@ type Upload struct {
 	Content      io.Reader
 }
 
+// Limits are what a server says of how much it takes. Zero stands for what it
+// does not tell.
+type Limits struct {
+	Message                     int64 // octets of the largest message (RFC 7889)
+	Used, Quota                 int64 // octets (RFC 9208)
+	UsedMessages, QuotaMessages int64
+
+	// Denied are the rights in mailboxes, by their spelling, where the right to
+	// store is not among them (RFC 4314).
+	Denied map[string]string
+}
+
 // State is how a mailbox stands on its server, its messages apart.
 type State struct {
 	UIDValidity   uint32
@@ -146,4 +158,6 @@ type Kept struct {
 	Flags   []string // as the server told them last
 	Removed bool     // the user removed the file from the archive
 	Gone    bool     // the server did not list it at the last run
+
+	Recognised bool // by its header; the octets were not compared
 }

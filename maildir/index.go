@@ -129,6 +129,18 @@ CREATE INDEX message_removed ON message (folder) WHERE removed_at IS NOT NULL;
 -- getmail wrote the header anew: lines_size is of the body alone, header_sha256
 -- of the fields' text without blanks and without what getmail adds
 ALTER TABLE message ADD COLUMN rewritten INTEGER NOT NULL DEFAULT 0;
+`, `
+-- another form in which a server may have a message: it was repaired before it
+-- was sent, or the server changes what it stores
+CREATE TABLE form (
+	message       INTEGER NOT NULL REFERENCES message(id),
+	size          INTEGER NOT NULL,     -- octets
+	header_sha256 BLOB NOT NULL,
+	lines_size    INTEGER NOT NULL,
+	sha256        BLOB NOT NULL,        -- empty where the octets are not known
+	note          TEXT NOT NULL,        -- what was done to it
+	PRIMARY KEY (message, size, header_sha256)
+) WITHOUT ROWID;
 `}
 
 // openIndex opens the database at path and brings its schema forward. A file

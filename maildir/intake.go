@@ -154,7 +154,7 @@ func (in *Intake) Standing(ctx context.Context, mb mailbox.Mailbox) (mailbox.Sta
 	return s, err
 }
 
-const knownQuery = `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL
+const knownQuery = `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL, p.how = 'recognised'
 	FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`
 
 // EachKnown calls fn with what the archive remembers of each message that the
@@ -198,7 +198,7 @@ func eachKnown(fn func(mailbox.ID, mailbox.Kept)) func(*sql.Rows) error {
 	return func(r *sql.Rows) error {
 		var id, flags string
 		var k mailbox.Kept
-		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone); err != nil {
+		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone, &k.Recognised); err != nil {
 			return err
 		}
 		k.Flags = interned.fields(flags)
@@ -242,7 +242,7 @@ func (in *Intake) unclaimed(ctx context.Context, mailboxRow, folderRow int64, li
 		var c fingerprint.Candidate
 		var sum, header []byte
 		var flags string
-		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags); err != nil {
+		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags, &c.Arrived); err != nil {
 			return err
 		}
 		c.Flags = interned.fields(flags)
@@ -250,7 +250,7 @@ func (in *Intake) unclaimed(ctx context.Context, mailboxRow, folderRow int64, li
 			free = append(free, c)
 		}
 		return nil
-	}, "SELECT id, size, lines_size, sha256, header_sha256, rewritten, removed_at IS NOT NULL, flags FROM message WHERE folder = ?", folderRow)
+	}, "SELECT id, size, lines_size, sha256, header_sha256, rewritten, removed_at IS NOT NULL, flags, internal_date FROM message WHERE folder = ?", folderRow)
 }
 
 // Holding returns, for those of the server's names of contents that are known,
@@ -373,6 +373,15 @@ func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err e
 		err = nil
 	}
 	return killed, err
+}
+
+// SentSince returns how many octets runs that ended since a moment, or have not
+// ended, have put on a server, and when the first of them began.
+func (a *Archive) SentSince(ctx context.Context, server string, since time.Time) (octets int64, first time.Time, err error) {
+	var started sql.NullInt64
+	err = a.db.QueryRowContext(ctx, `SELECT coalesce(sum(new_octets), 0), min(started_at) FROM run
+		WHERE source = ? AND command != 'backup' AND new_octets > 0 AND coalesce(ended_at, started_at) >= ?`, server, since.Unix()).Scan(&octets, &started)
+	return octets, fromUnix(started), err
 }
 
 // EndRun notes how a run ended.

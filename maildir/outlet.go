@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"mailstow/internal/fingerprint"
@@ -16,14 +17,24 @@ import (
 // Outlet is an archive whose messages go to a server. Which message is which
 // there it keeps in the same way as an [Intake] does, so that the server can
 // be backed up into the archive afterwards.
-type Outlet struct{ in *Intake }
+type Outlet struct {
+	in  *Intake
+	run int64 // its number, 0 for one that notes nothing
+
+	mu    sync.Mutex
+	names map[string]map[string]string // of a folder's files, by their keys
+}
 
 // To returns the archive as the server takes from it: a login and a host, as in
 // [Archive.From].
 func (a *Archive) To(ctx context.Context, server string) (*Outlet, error) {
 	in, err := a.From(ctx, server)
-	return &Outlet{in}, err
+	return &Outlet{in: in, names: map[string]map[string]string{}}, err
 }
+
+// Count has what is stored from now on counted with a run, also if that is
+// killed.
+func (o *Outlet) Count(run int64) { o.run = run }
 
 // Folder is a folder to be put on a server.
 type Folder struct {
@@ -32,14 +43,27 @@ type Folder struct {
 	Role     string // that it has on the server it is from; "" for none
 	Messages int
 	Octets   int64
+	Placed   string // the server's spelling of the mailbox that it went to, or came from, last; "" for none
 }
 
 // Folders returns the archive's folders.
 func (o *Outlet) Folders(ctx context.Context) ([]Folder, error) {
+	placed := map[string]string{}
+	err := rows(ctx, o.in.a.db, func(r *sql.Rows) error {
+		var folderPath string
+		var wire []byte
+		err := r.Scan(&folderPath, &wire)
+		placed[folderPath] = string(wire)
+		return err
+	}, `SELECT f.path, b.wire FROM mailbox b JOIN folder f ON f.id = b.folder
+		WHERE b.source = ? AND EXISTS (SELECT 1 FROM mapping p WHERE p.mailbox = b.id) ORDER BY b.id`, o.in.source)
+	if err != nil {
+		return nil, err
+	}
 	infos, err := o.in.a.Folders(ctx)
 	var all []Folder
 	for _, f := range infos {
-		all = append(all, Folder{Path: f.Path, Name: nameOfPath(f.Path), Role: f.Role, Messages: f.Messages, Octets: f.Octets})
+		all = append(all, Folder{Path: f.Path, Name: nameOfPath(f.Path), Role: f.Role, Messages: f.Messages, Octets: f.Octets, Placed: placed[f.Path]})
 	}
 	return all, err
 }
@@ -62,11 +86,6 @@ func (o *Outlet) folder(folderPath string) *folder {
 	return o.in.a.folders[folderPath]
 }
 
-// EachKnown calls fn for every message of the mailbox that is known.
-func (o *Outlet) EachKnown(ctx context.Context, m mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error {
-	return o.in.EachKnown(ctx, m, fn)
-}
-
 // Unclaimed returns the messages of the folder, whose files are there, that
 // stand for none in the mailbox. live says of an ID that it still does.
 func (o *Outlet) Unclaimed(ctx context.Context, folderPath string, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
@@ -84,18 +103,87 @@ func (o *Outlet) Unclaimed(ctx context.Context, folderPath string, m mailbox.Mai
 	return here, err
 }
 
+// Forms returns other forms in which a server may have messages of the folder.
+// Of those that the server itself has changed, SHA256 is zero.
+func (o *Outlet) Forms(ctx context.Context, folderPath string) (all []fingerprint.Candidate, err error) {
+	f := o.folder(folderPath)
+	if f == nil {
+		return nil, nil
+	}
+	return all, rows(ctx, o.in.a.db, func(r *sql.Rows) error {
+		var c fingerprint.Candidate
+		var sum, header []byte
+		if err := r.Scan(&c.Message, &c.Size, &c.Lines, &sum, &header); err != nil {
+			return err
+		}
+		copy(c.SHA256[:], sum)
+		copy(c.Header[:], header)
+		all = append(all, c)
+		return nil
+	}, "SELECT x.message, x.size, x.lines_size, x.sha256, x.header_sha256 FROM form x JOIN message m ON m.id = x.message WHERE m.folder = ?", f.id)
+}
+
+// Held is a message of the archive that stands for one in a mailbox.
+type Held struct {
+	ID         mailbox.ID
+	Here       bool     // it is in the folder that was asked about
+	Recognised bool     // by its header; the octets were not compared
+	Told       []string // the flags that the server told of it last, or was given
+	fingerprint.Candidate
+}
+
+// EachHeld calls fn for every message that stands for one in the mailbox. fn
+// must not use the archive.
+func (o *Outlet) EachHeld(ctx context.Context, folderPath string, m mailbox.Mailbox, fn func(Held)) error {
+	folderRow := int64(0)
+	if f := o.folder(folderPath); f != nil {
+		folderRow = f.id
+	}
+	interned := interned{}
+	return rows(ctx, o.in.a.db, func(r *sql.Rows) error {
+		var h Held
+		var id, told, flags string
+		var sum, header []byte
+		if err := r.Scan(&id, &h.Here, &h.Recognised, &told, &h.Message, &h.Size, &h.Lines, &sum, &header, &h.Rewritten, &h.Removed, &flags, &h.Arrived); err != nil {
+			return err
+		}
+		copy(h.SHA256[:], sum)
+		copy(h.Header[:], header)
+		h.ID, h.Told, h.Flags = mailbox.ID(id), interned.fields(told), interned.fields(flags)
+		fn(h)
+		return nil
+	}, `SELECT p.id, m.folder = ?, p.how = 'recognised', p.flags, m.id, m.size, m.lines_size, m.sha256, m.header_sha256, m.rewritten, m.removed_at IS NOT NULL, m.flags, m.internal_date
+		FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`, folderRow, o.in.place(m).id)
+}
+
 // Description is what a person needs to find a message.
 type Description struct {
 	Date                     time.Time
 	From, Subject, MessageID string
+	File                     string // below the account's directory, "" if it is gone
 }
 
 // Describe returns the description of a message.
 func (o *Outlet) Describe(ctx context.Context, message int64) (d Description, err error) {
 	var date sql.NullInt64
-	err = o.in.a.db.QueryRowContext(ctx, "SELECT date, sender, subject, message_id FROM message WHERE id = ?", message).Scan(&date, &d.From, &d.Subject, &d.MessageID)
+	var key, folderPath string
+	err = o.in.a.db.QueryRowContext(ctx, "SELECT m.date, m.sender, m.subject, m.message_id, m.key, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", message).
+		Scan(&date, &d.From, &d.Subject, &d.MessageID, &key, &folderPath)
+	if err != nil {
+		return d, err
+	}
 	d.Date = fromUnix(date)
-	return d, err
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.names[folderPath] == nil {
+		if o.names[folderPath], err = o.in.a.onDisk(o.folder(folderPath), nil); err != nil {
+			return d, err
+		}
+	}
+	if name := o.names[folderPath][key]; name != "" {
+		d.File = folderPath + "/" + name
+	}
+	return d, nil
 }
 
 // ErrDamaged says that a message's file is not what it was when it was
@@ -204,10 +292,49 @@ func (c *crlfReader) Read(p []byte) (int, error) {
 }
 
 // Begin starts a group of changes.
-func (o *Outlet) Begin() *Batch { return o.in.Begin() }
+func (o *Outlet) Begin() *OutBatch { return &OutBatch{Batch: o.in.Begin(), run: o.run} }
+
+// OutBatch is a group of notes of what a server has.
+type OutBatch struct {
+	*Batch
+	run    int64
+	pushed int
+	octets int64
+}
 
 // Pushed notes that a message of the archive has been stored in a mailbox,
 // where it is msg.
-func (b *Batch) Pushed(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, message int64) error {
+func (b *OutBatch) Pushed(ctx context.Context, m mailbox.Mailbox, msg mailbox.Message, message int64) error {
+	if b.pushed == 0 && b.run != 0 {
+		b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "UPDATE run SET new = new + ?, new_octets = new_octets + ? WHERE id = ?", b.pushed, b.octets, b.run)
+			return err
+		})
+	}
+	b.pushed, b.octets = b.pushed+1, b.octets+msg.Size
 	return b.claim(ctx, m, msg, message, "pushed")
+}
+
+// Form notes another form in which the server may have a message; note says
+// what was done to it. SHA256 is zero where the octets are not known.
+func (b *OutBatch) Form(message int64, p fingerprint.Print, note string) {
+	sum := p.SHA256[:]
+	if p.SHA256 == (fingerprint.Sum{}) {
+		sum = []byte{}
+	}
+	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO form (message, size, header_sha256, lines_size, sha256, note) VALUES (?, ?, ?, ?, ?, ?)",
+			message, p.Size, p.Header[:], p.Lines, sum, note)
+		return err
+	})
+}
+
+// Told notes which flags the server has of a message from now on.
+func (b *OutBatch) Told(ctx context.Context, m mailbox.Mailbox, id mailbox.ID, flags []string) error {
+	row, err := b.open(ctx, m)
+	b.after = append(b.after, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE mapping SET flags = ? WHERE mailbox = ? AND id = ?", joined(flags), row.id, string(id))
+		return err
+	})
+	return err
 }

@@ -20,8 +20,9 @@ type Mapping struct {
 // by the server.
 var roots = []string{`\Sent`, `\Drafts`, `\Trash`, `\Junk`, `\Archive`}
 
-// target returns the name that a folder's mailbox is to have, and the mailbox
-// if the server has it already. shared says that all folders but INBOX lie
+// target returns where a folder goes: as the user says, else where it went before,
+// else by its role or name. That is the name of its mailbox, and the mailbox
+// itself if the server has it. shared says that all folders but INBOX lie
 // below INBOX, as some servers want it: that level is not the folder's own.
 func (m Mapping) target(f Folder, boxes []mailbox.Mailbox, shared bool) (name mailbox.Name, there *mailbox.Mailbox) {
 	if to, ok := m.Renamed[f.Name.String()]; ok {
@@ -32,6 +33,9 @@ func (m Mapping) target(f Folder, boxes []mailbox.Mailbox, shared bool) (name ma
 	if shared && len(elems) > 1 && elems[0] == "INBOX" {
 		elems = elems[1:]
 		name = mailbox.NewName(elems...)
+	}
+	if i := slices.IndexFunc(boxes, func(b mailbox.Mailbox) bool { return b.Wire == f.Placed }); i >= 0 && m.Under == "" && !m.NoRoles {
+		return boxes[i].Name, &boxes[i]
 	}
 	if m.Under != "" {
 		return mailbox.NewName(append(nameOf(m.Under).Elems(), elems...)...), nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,11 +22,12 @@ type server struct {
 	mu     sync.Mutex
 	stored []string // by UID, from 1
 
-	silent  bool                      // it does not say where it stores what
-	mangle  bool                      // it changes what it stores
-	one     bool                      // it says the same UID every time
-	lie     bool                      // it stores nothing, and says that it has
-	refuse  string                    // a part of what it refuses
+	silent  bool   // it does not say where it stores what
+	mangle  bool   // it changes what it stores
+	one     bool   // it says the same UID every time
+	lie     bool   // it stores nothing, and says that it has
+	refuse  string // a part of what it refuses
+	limits  mailbox.Limits
 	full    int                       // how many messages it has room for; 0 for any
 	hangUp  func(n int) (stored bool) // ends the connection on the nth message; nil for never
 	answers int
@@ -48,6 +50,22 @@ func (l *looking) Spelling(context.Context, mailbox.Name) (mailbox.Mailbox, bool
 }
 func (l *looking) Create(context.Context, []mailbox.Mailbox) (map[string]bool, map[string]error, error) {
 	return nil, nil, nil
+}
+func (l *looking) Limits(context.Context, []mailbox.Mailbox) (mailbox.Limits, error) {
+	return l.limits, nil
+}
+func (l *looking) Flag(context.Context, mailbox.Mailbox, []mailbox.ID, []string, []string) error {
+	return nil
+}
+func (l *looking) Fetch(_ context.Context, _ mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, int64, io.Reader) error) error {
+	for _, m := range msgs {
+		var uid int
+		fmt.Sscanf(string(m.ID), "7:%d", &uid)
+		if err := fn(m, 0, strings.NewReader(l.stored[uid-1])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 func (l *looking) Close(bool) error                                                   { return nil }
 func (l *looking) Describe(context.Context, mailbox.Mailbox, []mailbox.Message) error { return nil }
@@ -146,19 +164,32 @@ type archive struct {
 	mu       sync.Mutex
 	messages []string
 	mapping  map[mailbox.ID]int64
+	forms    []fingerprint.Candidate
 }
 
 func (a *archive) Folders(context.Context) ([]Folder, error) {
 	return []Folder{{Path: "INBOX", Name: mailbox.NewName("INBOX"), Messages: len(a.messages)}}, nil
 }
 func (a *archive) Place(mailbox.Mailbox, string) {}
-func (a *archive) EachKnown(_ context.Context, _ mailbox.Mailbox, fn func(mailbox.ID, mailbox.Kept)) error {
+func (a *archive) EachHeld(_ context.Context, _ string, _ mailbox.Mailbox, fn func(Held)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, m := range a.mapping {
-		fn(id, mailbox.Kept{Message: m})
+		fn(Held{ID: id, Here: true, Candidate: a.candidate(m)})
 	}
 	return nil
+}
+
+func (a *archive) candidate(message int64) fingerprint.Candidate {
+	w := fingerprint.NewWriter()
+	w.Write([]byte(a.messages[message]))
+	return fingerprint.Candidate{Print: w.Print(), Message: message}
+}
+
+func (a *archive) Forms(context.Context, string) ([]fingerprint.Candidate, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.forms), nil
 }
 
 func (a *archive) Unclaimed(_ context.Context, _ string, _ mailbox.Mailbox, live func(mailbox.ID) bool) (free []fingerprint.Candidate, err error) {
@@ -168,11 +199,9 @@ func (a *archive) Unclaimed(_ context.Context, _ string, _ mailbox.Mailbox, live
 	for id, m := range a.mapping {
 		claimed[m] = claimed[m] || live(id)
 	}
-	for i, m := range a.messages {
+	for i := range a.messages {
 		if !claimed[int64(i)] {
-			w := fingerprint.NewWriter()
-			w.Write([]byte(m))
-			free = append(free, fingerprint.Candidate{Print: w.Print(), Message: int64(i)})
+			free = append(free, a.candidate(int64(i)))
 		}
 	}
 	return free, nil
@@ -191,7 +220,13 @@ func (a *archive) Begin() Batch { return &batch{archive: a, notes: map[mailbox.I
 type batch struct {
 	*archive
 	notes map[mailbox.ID]int64
+	new   []fingerprint.Candidate
 }
+
+func (b *batch) Form(archived int64, p fingerprint.Print, _ string) {
+	b.new = append(b.new, fingerprint.Candidate{Message: archived, Print: p})
+}
+func (b *batch) Told(context.Context, mailbox.Mailbox, mailbox.ID, []string) error { return nil }
 
 func (b *batch) Claim(_ context.Context, _ mailbox.Mailbox, m mailbox.Message, archived int64, _ bool) error {
 	b.notes[m.ID] = archived
@@ -207,6 +242,7 @@ func (b *batch) Commit(context.Context) error {
 	for id, m := range b.notes {
 		b.mapping[id] = m
 	}
+	b.forms = append(b.forms, b.new...)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,8 @@ type shipment struct {
 type sender struct {
 	*run
 	queue []*queued
-	one   bool // a connection sends alone
+	one   bool  // a connection sends alone
+	shown *plan // of which was told last that it is being sent
 }
 
 // queued is what is left to be sent of one folder.
@@ -69,33 +71,58 @@ func (r *run) sendAll(ctx context.Context) error {
 	return g.Wait()
 }
 
-// take returns the messages of the next command.
+// take returns the messages of the next command, none if the run is to send no
+// more.
 func (s *sender) take(many bool) (sh shipment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.queue) > 0 {
+	for len(s.queue) > 0 && !s.over(s.queue[0]) {
 		q := s.queue[0]
-		if len(q.left) == 0 {
+		if len(q.left) == 0 || q.plan.blocked != "" {
 			s.queue = s.queue[1:]
 			continue
 		}
 		sh.plan = q.plan
-		for len(q.left) > 0 {
+		for len(q.left) > 0 && !s.over(q) {
 			c := q.left[0]
-			if n := len(sh.msgs); n > 0 && (!many || n == maxCommand || sh.octets+c.Size > maxCommandOctets) {
+			alone := !many || q.plan.attempts[c.Message] != nil
+			if n := len(sh.msgs); n > 0 && (alone || n == maxCommand || sh.octets+c.Size > maxCommandOctets) {
 				break
 			}
 			sh.msgs, sh.octets = append(sh.msgs, c), sh.octets+c.Size
-			q.left = q.left[1:]
+			s.taken += c.Size
+			if q.left = q.left[1:]; alone {
+				break
+			}
 		}
 		break
 	}
+	if len(sh.msgs) > 0 && sh.plan != s.shown {
+		s.shown = sh.plan
+		s.sink.Report(report.MailboxStarted{Mailbox: sh.plan.Folder})
+	}
 	return sh
+}
+
+// over reports whether the run is to send no more. The first message is sent
+// whatever its size.
+func (s *sender) over(q *queued) bool {
+	switch {
+	case s.paused != "" || len(q.left) == 0:
+	case s.MaxDuration > 0 && time.Since(s.start) >= s.MaxDuration:
+		s.paused = "the time that it may take is over"
+	case s.MaxOctets > 0 && s.taken > 0 && s.taken+q.left[0].Size > s.MaxOctets:
+		s.paused = "as much as it may send is sent"
+	}
+	return s.paused != ""
 }
 
 func (s *sender) giveBack(sh shipment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, c := range sh.msgs {
+		s.taken -= c.Size
+	}
 	s.queue = append(s.queue, &queued{sh.plan, sh.msgs})
 }
 
@@ -104,6 +131,13 @@ func (s *sender) fail(p *plan, c fingerprint.Candidate, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.refuse[c.Message] = reason
+}
+
+// block keeps everything from being sent into a mailbox in this run.
+func (s *sender) block(p *plan, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.blocked = reason
 }
 
 // connect returns a connection that can send.
@@ -233,18 +267,26 @@ func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 func (s *sender) send(ctx context.Context, up Uploader, sh shipment) (shipment, error) {
 	var uploads []mailbox.Upload
 	readable := sh.msgs[:0]
+	batch := s.archive.Begin()
 	for _, c := range sh.msgs {
-		content, err := s.archive.Open(ctx, c.Message)
+		f := s.formOf(sh.plan, c)
+		content, err := s.open(ctx, &c, f)
 		if err != nil {
 			s.fail(sh.plan, c, err.Error())
 			continue
 		}
 		defer content.Close()
+		if f.repairs != 0 {
+			batch.Form(c.Message, c.Print, f.String())
+		}
 		readable = append(readable, c)
 		uploads = append(uploads, content.Upload)
 	}
 	if sh.msgs = readable; len(readable) == 0 {
 		return sh, nil
+	}
+	if err := commit(ctx, batch); err != nil { // before the server has it
+		return sh, err
 	}
 	var err error
 	sh.tag, err = up.Send(ctx, sh.plan.box, uploads)
@@ -273,6 +315,17 @@ func (e *FullError) Error() string { return "the server has no room for more: " 
 // sent by itself, so that the bad one is found.
 var errApart = errors.New("one of several is refused")
 
+// The response codes that say what is wrong (RFC 5530, RFC 7889, RFC 3501).
+func says(err error, codes ...string) bool {
+	words := strings.ToUpper(err.Error())
+	for _, code := range codes {
+		if strings.Contains(words, "["+code) {
+			return true
+		}
+	}
+	return false
+}
+
 // answer reads the answer to a command and notes what is stored.
 func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	ids, err := up.Answer(ctx, sh.tag, len(sh.msgs))
@@ -281,26 +334,74 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	case err == nil:
 	case !retry.IsRefused(err) || busy:
 		return err
-	case strings.Contains(strings.ToUpper(err.Error()), "[OVERQUOTA]"):
+	case says(err, "OVERQUOTA"):
 		return retry.Permanent(&FullError{err.Error()})
+	case says(err, "NOPERM", "READ-ONLY"):
+		s.block(sh.plan, err.Error())
+		return nil
+	case says(err, "TRYCREATE") && s.doubt(sh.plan):
+		return nil
 	case len(sh.msgs) > 1:
 		return errApart
 	default:
-		s.fail(sh.plan, sh.msgs[0], err.Error())
+		return s.refused(ctx, sh, err)
+	}
+	return s.note(ctx, sh, ids)
+}
+
+// doubt leaves what is to be sent into a mailbox to the next pass, which looks
+// whether it is there. It reports false if that was done already.
+func (s *sender) doubt(p *plan) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.doubted {
+		return false
+	}
+	p.doubted = true
+	s.queue = slices.DeleteFunc(s.queue, func(q *queued) bool { return q.plan == p })
+	return true
+}
+
+// refused decides what becomes of a message that the server does not take.
+func (s *sender) refused(ctx context.Context, sh shipment, err error) error {
+	p, c := sh.plan, sh.msgs[0]
+	if says(err, "TOOBIG") {
+		s.mu.Lock()
+		p.tooLarge[c.Message] = true
+		s.mu.Unlock()
+		s.fail(p, c, err.Error())
 		return nil
 	}
-	batch := s.archive.Begin()
+	again, why := s.next(ctx, p, c, err)
+	if again {
+		s.giveBack(sh)
+	} else {
+		s.fail(p, c, why)
+	}
+	return nil
+}
+
+// note notes what is stored.
+func (s *sender) note(ctx context.Context, sh shipment, ids []mailbox.ID) (err error) {
+	batch, told := s.archive.Begin(), len(ids) == len(sh.msgs)
 	for i, c := range sh.msgs {
 		s.fail(sh.plan, c, "the server says that it has stored it, and does not list it")
-		if len(ids) != len(sh.msgs) {
-			s.mu.Lock()
-			sh.plan.untold = append(sh.plan.untold, c)
-			s.mu.Unlock()
-		} else {
-			s.mu.Lock()
+		s.mu.Lock()
+		if told {
 			sh.plan.pushed = append(sh.plan.pushed, pushed{c, ids[i]})
-			s.mu.Unlock()
+		} else {
+			sh.plan.untold = append(sh.plan.untold, c)
+		}
+		s.mu.Unlock()
+		if told {
 			err = errors.Join(err, batch.Pushed(ctx, sh.plan.box, mailbox.Message{ID: ids[i], Size: c.Size, Flags: c.Flags}, c.Message))
+		}
+		if f := s.formOf(sh.plan, c); f != (form{}) {
+			remark, remarkErr := s.remark(ctx, c, f.String())
+			err = errors.Join(err, remarkErr)
+			s.mu.Lock()
+			sh.plan.Altered = append(sh.plan.Altered, remark)
+			s.mu.Unlock()
 		}
 	}
 	if err = errors.Join(err, batch.Commit(context.WithoutCancel(ctx))); err != nil {

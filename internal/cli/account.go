@@ -62,6 +62,7 @@ type account struct {
 	filter      func(now time.Time) filter.Filter
 	connections int   // most at the same time
 	transfer    int64 // octets after which to stop, 0 for never
+	daily       int64 // octets that may be stored there in 24 hours, 0 for any number
 }
 
 // source names the server and login for the archive. Ports that stand for

@@ -55,6 +55,9 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 	return o
 }
 
+// toDo says what a command does with new messages.
+var toDo = map[string]string{"backup": "to fetch", "migrate": "to go", "restore": "to store", "verify": "to compare"}
+
 // event shows what an engine reports.
 func (o *output) event(a *account, e report.Event) {
 	o.mu.Lock()
@@ -68,7 +71,7 @@ func (o *output) event(a *account, e report.Event) {
 	case report.Planned:
 		t.total, t.started = e, time.Now()
 		if o.progress != nil && e.New > 0 {
-			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; to fetch: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), count(e.New), octets(e.NewOctets)))
+			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; %s: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), toDo[o.command], count(e.New), octets(e.NewOctets)))
 		}
 	case report.MailboxStarted:
 		t.mailbox = e.Mailbox.String()
@@ -148,6 +151,39 @@ func (o *output) accountDone(r *outcome) {
 		if r.status() == exitLater && !o.terminal && !o.verbose {
 			return // cron: the other run is at work
 		}
+		r.problem.print(o.p.Stderr)
+	}
+}
+
+// pushed shows how putting mail on a server ended, and the backup before it if
+// there was one.
+func (o *output) pushed(r *proof, pulled *outcome, status int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.state, r.account)
+	if o.progress != nil {
+		o.progress.clear()
+	}
+	if o.json != nil {
+		r.json(o.json)
+		all := r.object()
+		delete(all, "account")
+		all["time"], all["run"], all["exit_code"] = stamp(time.Now()), o.json.run, status
+		if status != exitOK && r.problem == nil {
+			all["result"] = pulled.word()
+		}
+		o.json.write("summary", all)
+		return
+	}
+	if pulled != nil && (o.terminal || o.verbose) && !o.quiet {
+		showOne(o.p.Stdout, pulled)
+	}
+	news := r.sum()
+	quiet := !o.terminal && !o.verbose && !o.dryRun && r.problem == nil && news.Sent+news.Recognised+news.Flagged+len(news.TooLarge) == 0
+	if !o.quiet && !quiet {
+		r.show(o.p.Stdout, o.verbose)
+	}
+	if r.problem != nil && (r.problem.status != exitLater || o.terminal || o.verbose) {
 		r.problem.print(o.p.Stderr)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"mailstow/maildir"
+	"mailstow/migrate"
 )
 
 func (p *program) verifyCommand() *cli.Command {
@@ -23,15 +24,20 @@ func (p *program) verifyCommand() *cli.Command {
 		Description: `  mailstow verify                    # every message is read and hashed again
   mailstow verify ~/mail-archive     # an archive, without config or network
   mailstow verify --subset 1/7       # a seventh of it
+  mailstow verify work --against imaps://me@new.example   # and that a server has all of it
 
 Exit status 65 says that something is damaged or missing. Files that another
 program has put there are told as foreign and are no damage.`,
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			text("to", "archive `DIR`", "t"),
 			yes("quick", "compare sizes, read no file"),
 			text("subset", "check a part: 10% (chosen by the day) or 3/7"),
 			yes("accept-removed", "messages that you have removed from the archive are to stay so"),
-		},
+			text("against", "also compare with the server `DESTINATION`: an account or a URL"),
+			yes("full", "with --against, download each message and compare its octets"),
+			yes("skip-too-big", "messages that are larger than that server takes are no failure"),
+			text("report", "write summary.txt, folders.csv, missing.csv and proof.json into `DIR`"),
+		}, placeFlags(), wantedFlags(), loginFlags()),
 		Action: p.verify,
 	}
 }
@@ -71,6 +77,9 @@ func (p *program) verify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.String("against") != "" {
+		return p.verifyAgainst(c, at, o)
+	}
 	out := p.newVerifyOutput(c, o)
 	var statuses []int
 	for _, pl := range at {
@@ -108,6 +117,70 @@ func (p *program) verifyOne(c *cli.Context, pl place, o maildir.VerifyOptions, o
 		return exitDamaged
 	}
 	return exitOK
+}
+
+// verifyAgainst proves that an archive is whole, and that a server has all of
+// it.
+func (p *program) verifyAgainst(c *cli.Context, at []place, o maildir.VerifyOptions) error {
+	if len(at) != 1 {
+		return &usageError{text: "--against compares one archive with one server", hint: "name the account or its directory"}
+	}
+	cfg, err := p.readConfig(c)
+	if err != nil {
+		return err
+	}
+	a, err := p.destination(c, cfg, p.archiveRoot(c, cfg), c.String("against"), false)
+	if err != nil {
+		return err
+	}
+	shown := p.newOutput(c, "verify", []*account{a})
+	out := &verifyOutput{p: p, quiet: c.Bool("quiet"), o: o, started: shown.started, json: shown.json, bar: shown.progress}
+	local := p.verifyOne(c, at[0], o, out)
+	if local != exitOK && local != exitDamaged {
+		out.finish(local)
+		return &saidError{local}
+	}
+	r, err := p.prove(c, at[0].dir, a, shown)
+	if err != nil {
+		return err
+	}
+	status := local
+	if r.problem != nil {
+		if status = r.problem.status; status == exitIncomplete {
+			status = exitDamaged
+		}
+	}
+	shown.pushed(r, nil, status)
+	if status != exitOK {
+		return &saidError{status}
+	}
+	return nil
+}
+
+// prove compares an archive with a server.
+func (p *program) prove(c *cli.Context, dir string, a *account, out *output) (*proof, error) {
+	o, err := pushOptions(c, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	o.Connections = a.connections
+	ar, err := maildir.Open(c.Context, dir, maildir.Options{})
+	if err != nil {
+		return nil, archiveFailed(err)
+	}
+	defer ar.Close()
+	outlet, err := ar.To(c.Context, a.source())
+	if err != nil {
+		return nil, archiveFailed(err)
+	}
+	result, err := migrate.Prove(c.Context, &server{account: a}, outgoing{outlet}, &accountSink{out: out, account: a}, o, c.Bool("full"))
+	r := &proof{account: a, dir: dir, command: "verify", result: result, problem: pushFailed(c.Context, a, result, err)}
+	if report := c.String("report"); report != "" {
+		if err := r.write(report); err != nil {
+			return nil, archiveFailed(err)
+		}
+	}
+	return r, nil
 }
 
 func acceptRemoved(ctx context.Context, pl place) error {

@@ -36,6 +36,7 @@ func (a *account) want(c *cli.Context, set config.Account) (err error) {
 	if a.transfer, err = size(c, "max-transfer", 0); err != nil {
 		return err
 	}
+	a.daily = set.DailyUpload
 	limit, err := size(c, "bwlimit", set.Bandwidth)
 	if err != nil {
 		return err

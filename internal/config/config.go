@@ -50,6 +50,7 @@ type Account struct {
 	Folders, Include, Exclude []string
 	MaxSize                   int64 // octets; 0 for any
 	Bandwidth                 int64 // octets a second; 0 for any
+	DailyUpload               int64 // octets that may be stored there in 24 hours; 0 for any
 	Connections               int   // 0 for the usual number
 
 	// Beside says that the command line names another server, whose options
@@ -97,6 +98,7 @@ type settings struct {
 	Exclude     []string `toml:"exclude"`
 	MaxSize     string   `toml:"max_size"`
 	Bandwidth   string   `toml:"bwlimit"`
+	DailyUpload string   `toml:"daily_upload"`
 	Connections int      `toml:"connections"`
 }
 
@@ -327,6 +329,7 @@ func (a *Account) setSizes(s, defaults settings) (text, hint string) {
 	}{
 		{"max_size", or(s.MaxSize, defaults.MaxSize), &a.MaxSize},
 		{"bwlimit", or(s.Bandwidth, defaults.Bandwidth), &a.Bandwidth},
+		{"daily_upload", or(s.DailyUpload, defaults.DailyUpload), &a.DailyUpload},
 	} {
 		if c.text == "" {
 			continue

@@ -43,6 +43,7 @@ type Candidate struct {
 	Message int64    // the archive's own number of it
 	Removed bool     // the user removed its file
 	Flags   []string // that it has in the archive
+	Arrived int64    // Unix seconds
 }
 
 // Matches reports whether a server's message with this size and header block

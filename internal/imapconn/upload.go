@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
@@ -158,6 +159,96 @@ func (c *Conn) askNamespace(ctx context.Context) (prefix, delimiter string, err 
 		delimiter = string(list[0].Delim)
 	}
 	return "", delimiter, nil
+}
+
+// Limits returns what the server says of how much it takes, and in which of the
+// mailboxes it does not let the user store mail.
+func (c *Conn) Limits(ctx context.Context, boxes []mailbox.Mailbox) (l mailbox.Limits, err error) {
+	var asked []func() error // their answers go to the wire
+	l.Denied = map[string]string{}
+	l.Message, _ = strconv.ParseInt(c.wire.CapValue("APPENDLIMIT"), 10, 64)
+	var each *imapclient.StatusCommand
+	if c.wire.HasCap("APPENDLIMIT") { // each mailbox has its own
+		each = c.client.Status("INBOX", &imap.StatusOptions{AppendLimit: true})
+	}
+	if c.wire.HasCap("QUOTA") {
+		cmd := c.client.GetQuotaRoot("INBOX")
+		asked = append(asked, func() error { _, err := cmd.Wait(); return err })
+	}
+	if c.wire.HasCap("ACL") {
+		for _, m := range boxes {
+			if sendable(m) {
+				cmd := c.client.MyRights(c.wire.Shown(m.Wire))
+				asked = append(asked, func() error { _, err := cmd.Wait(); return err })
+			}
+		}
+	}
+	if each != nil {
+		data, err := each.Wait()
+		if err = c.explain(ctx, err); err != nil && !retry.IsRefused(err) {
+			return l, err
+		}
+		if err == nil && data.AppendLimit != nil {
+			l.Message = int64(*data.AppendLimit)
+		}
+	}
+	for _, wait := range asked {
+		if err := c.explain(ctx, wait()); err != nil && !retry.IsRefused(err) {
+			return l, err
+		}
+	}
+	for _, q := range c.wire.Quotas() {
+		switch free := q.Limit - q.Used; {
+		case q.Resource == "STORAGE" && (l.Quota == 0 || free*1024 < l.Quota-l.Used):
+			l.Used, l.Quota = q.Used*1024, q.Limit*1024
+		case q.Resource == "MESSAGE" && (l.QuotaMessages == 0 || free < l.QuotaMessages-l.UsedMessages):
+			l.UsedMessages, l.QuotaMessages = q.Used, q.Limit
+		}
+	}
+	for _, m := range boxes {
+		if rights, told := c.wire.Rights(m.Wire); told && !strings.Contains(rights, "i") {
+			l.Denied[m.Wire] = rights
+		}
+	}
+	return l, nil
+}
+
+// Flag gives messages of a mailbox flags and takes flags from them.
+func (c *Conn) Flag(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, add, remove []string) error {
+	if !sendable(m) {
+		return retry.Refused(errors.New("its name cannot be sent"))
+	}
+	c.selected = nil // what follows is for reading again
+	data, err := c.client.Select(c.wire.Shown(m.Wire), nil).Wait()
+	if err = c.explain(ctx, err); err != nil {
+		return err
+	}
+	var msgs []mailbox.Message
+	for _, id := range ids {
+		if validity, _, err := parseID(id); err != nil || validity != data.UIDValidity {
+			return mailbox.ErrRebuilt
+		}
+		msgs = append(msgs, mailbox.Message{ID: id})
+	}
+	for set := range uidSets(msgs, c.most(maxPerCommand)) {
+		for _, change := range []struct {
+			op    imap.StoreFlagsOp
+			flags []string
+		}{{imap.StoreFlagsAdd, add}, {imap.StoreFlagsDel, remove}} {
+			flags := sendableFlags(change.flags)
+			if len(flags) == 0 {
+				continue
+			}
+			store := &imap.StoreFlags{Op: change.op, Silent: true}
+			for _, f := range flags {
+				store.Flags = append(store.Flags, imap.Flag(f))
+			}
+			if err := c.explain(ctx, c.client.Store(set, store, nil).Close()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Create makes mailboxes, with their roles where the server takes that (RFC 6154

@@ -59,6 +59,8 @@ type Conn struct {
 	bye     string          // what the server said when it hung up
 
 	prefix, delimiter string // of the user's own namespace
+	quotas            []Quota
+	rights            map[string]string // by the mailbox's spelling
 
 	idling atomic.Bool   // IDLE was sent and DONE was not
 	change chan struct{} // holds one if the selected mailbox has changed
@@ -91,7 +93,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Compression) 
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, change: make(chan struct{}, 1), early: map[string]answer{}}
+	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, rights: map[string]string{}, change: make(chan struct{}, 1), early: map[string]answer{}}
 	if err := c.start(ctx, e, l, z); err != nil {
 		nc.Close()
 		return nil, err

@@ -36,7 +36,7 @@ type Endpoint struct {
 	Security Security
 	TLS      *tls.Config   // for Implicit and Upgrade; ServerName is set
 	Timeout  time.Duration // of connecting, and of silence while an answer is awaited
-	Limit    *rate.Limiter // of octets read, for all connections that share it; nil for none
+	Limit    *rate.Limiter // of octets a second, for all connections that share it; nil for none
 }
 
 // ErrSilent is returned when a server sent nothing, or took nothing, for the
@@ -194,12 +194,23 @@ func NewLimit(perSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/4, 1<<10), maxBurst)))
 }
 
-func (s *socket) Write(p []byte) (int, error) {
-	if s.timeout > 0 {
-		s.Conn.SetWriteDeadline(time.Now().Add(s.timeout))
+func (s *socket) Write(p []byte) (n int, err error) {
+	for {
+		some := p[n:]
+		if s.limit != nil {
+			some = some[:min(len(some), s.limit.Burst())]
+			if err := s.limit.WaitN(s.ctx, len(some)); err != nil {
+				return n, err
+			}
+		}
+		if s.timeout > 0 {
+			s.Conn.SetWriteDeadline(time.Now().Add(s.timeout))
+		}
+		k, err := s.Conn.Write(some)
+		if n += k; err != nil || n == len(p) {
+			return n, s.silence(err)
+		}
 	}
-	n, err := s.Conn.Write(p)
-	return n, s.silence(err)
 }
 
 func (s *socket) silence(err error) error {

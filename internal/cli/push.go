@@ -1,0 +1,337 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/config"
+	"mailstow/internal/imapconn"
+	"mailstow/internal/sasl"
+	"mailstow/mailbox"
+	"mailstow/maildir"
+	"mailstow/migrate"
+)
+
+// pushFlags are the options of commands that store mail on a server.
+func pushFlags() []cli.Flag {
+	return append([]cli.Flag{
+		text("to", "archive `DIR`; each account gets a directory in it", "t"),
+		yes("dry-run", "show what would be stored, change nothing", "n"),
+		yes("update-flags", "also carry over flags that have changed since a message was stored"),
+		yes("no-repair", "do not store a message in another form when the server refuses it as it is"),
+		yes("skip-too-big", "messages that are larger than the server takes are no failure"),
+		yes("ignore-quota", "begin although the server says that it has no room for all"),
+		text("report", "write summary.txt, folders.csv, missing.csv and proof.json into `DIR`"),
+		text("bwlimit", "send at most `SIZE` a second"),
+		text("max-transfer", "stop after `SIZE` of mail; the next run goes on"),
+		&cli.DurationFlag{Name: "max-duration", Usage: "stop after `TIME`; the next run goes on"},
+	}, placeFlags()...)
+}
+
+// placeFlags are the options that say which folder is which on a server.
+func placeFlags() []cli.Flag {
+	return []cli.Flag{
+		texts("map", "put `FOLDER=MAILBOX`: this folder into that mailbox"),
+		text("under", "put all below the mailbox `NAME`"),
+		yes("no-automap", "go by names: do not match roles such as \\Sent"),
+		&cli.IntFlag{Name: "connections", Usage: "`N` connections to a server at the same time (default: 4)"},
+	}
+}
+
+// pushOptions reads the options of pushFlags and placeFlags.
+func pushOptions(c *cli.Context, now time.Time) (o migrate.Options, err error) {
+	o = migrate.Options{
+		DryRun: c.Bool("dry-run"), NoRepair: c.Bool("no-repair"), SkipTooBig: c.Bool("skip-too-big"), IgnoreQuota: c.Bool("ignore-quota"),
+		UpdateFlags: c.Bool("update-flags"), MaxDuration: c.Duration("max-duration"),
+	}
+	if c.IsSet("max-duration") && o.MaxDuration <= 0 {
+		return o, &usageError{text: "--max-duration: it must be more than nothing", hint: "write it like 20m or 2h"}
+	}
+	if o.MaxOctets, err = size(c, "max-transfer", 0); err != nil {
+		return o, err
+	}
+	if o.Filter, err = wanted(c, config.Account{}, now); err != nil {
+		return o, err
+	}
+	o.Mapping, err = mappingOf(c)
+	return o, err
+}
+
+// mappingOf reads --map, --under and --no-automap.
+func mappingOf(c *cli.Context) (m migrate.Mapping, err error) {
+	m = migrate.Mapping{Renamed: map[string]string{}, Under: c.String("under"), NoRoles: c.Bool("no-automap")}
+	for _, pair := range c.StringSlice("map") {
+		from, to, ok := strings.Cut(pair, "=")
+		if !ok || from == "" || to == "" {
+			return m, &usageError{text: fmt.Sprintf("--map %q is no pair", pair), hint: "write it like --map 'Sent Items=Sent'"}
+		}
+		m.Renamed[from] = to
+	}
+	return m, nil
+}
+
+// pushTo stores what an archive holds on a server, and tells how that went.
+func (p *program) pushTo(c *cli.Context, command string, f filled, a *account, out *output) error {
+	result, err := p.push(c, command, f.dir, a, out)
+	pr := pushFailed(c.Context, a, result, err)
+	status := exitOK
+	switch {
+	case pr != nil:
+		status = pr.status
+	case f.status() != exitOK:
+		status = f.status()
+	}
+	report := proof{account: a, dir: f.dir, command: command, result: result, problem: pr, dry: out.dryRun}
+	if dir := c.String("report"); dir != "" {
+		if err := report.write(dir); err != nil {
+			out.warn(a, "the report cannot be written: "+err.Error())
+			status = max(status, exitDisk)
+		}
+	}
+	out.pushed(&report, f.pulled, status)
+	if status != exitOK {
+		return &saidError{status}
+	}
+	return nil
+}
+
+// push lets the engine work.
+func (p *program) push(c *cli.Context, command, dir string, a *account, out *output) (result migrate.Result, err error) {
+	ctx, started := c.Context, time.Now()
+	o, err := pushOptions(c, started)
+	if err != nil {
+		return result, err
+	}
+	o.Connections = a.connections
+	ar, err := maildir.Open(ctx, dir, maildir.Options{Write: !o.DryRun, Others: out.sharers - 1})
+	if err != nil {
+		return result, archiveFailed(err)
+	}
+	defer ar.Close()
+	outlet, err := ar.To(ctx, a.source())
+	if err != nil {
+		return result, archiveFailed(err)
+	}
+	if o.Unsettled, err = ar.Killed(ctx, a.source()); err != nil {
+		return result, archiveFailed(err)
+	}
+	budget, err := dailyBudget(ctx, ar, a, started)
+	if err != nil {
+		return result, err
+	}
+	if budget > 0 && (o.MaxOctets == 0 || budget < o.MaxOctets) {
+		o.MaxOctets = budget
+	}
+	sink := &accountSink{out: out, account: a}
+	if o.DryRun {
+		return migrate.Run(ctx, &server{account: a}, outgoing{outlet}, sink, o)
+	}
+	record := maildir.Run{Command: command, Source: a.source(), Started: started, Result: "ok"}
+	number, err := ar.BeginRun(ctx, record)
+	if err != nil {
+		return result, archiveFailed(err)
+	}
+	outlet.Count(number)
+	result, err = migrate.Run(ctx, &server{account: a}, outgoing{outlet}, sink, o)
+	record.Ended, record.Missing = time.Now(), result.Missing()
+	for _, t := range result.Tallies {
+		record.New, record.NewOctets, record.OnServer = record.New+t.Sent, record.NewOctets+t.SentOctets, record.OnServer+t.OnServer
+	}
+	if err != nil {
+		record.Result, record.Reason = "incomplete", err.Error()
+	}
+	if errors.As(err, new(*migrate.PausedError)) {
+		record.Result = "paused"
+	}
+	endErr := errors.Join(ar.EndRun(context.WithoutCancel(ctx), number, record), ar.Close())
+	if err == nil && endErr != nil {
+		err = archiveFailed(endErr)
+	}
+	return result, err
+}
+
+// dailyBudget returns how many octets may be stored on the server yet, 0 for
+// any number.
+func dailyBudget(ctx context.Context, ar *maildir.Archive, a *account, now time.Time) (int64, error) {
+	if a.daily == 0 {
+		return 0, nil
+	}
+	sent, first, err := ar.SentSince(ctx, a.source(), now.Add(-24*time.Hour))
+	if err != nil {
+		return 0, archiveFailed(err)
+	}
+	if sent >= a.daily {
+		return 0, &migrate.PausedError{Reason: fmt.Sprintf("daily_upload: %s were stored since %s; go on after %s", octets(sent), local(first), local(first.Add(24*time.Hour)))}
+	}
+	return a.daily - sent, nil
+}
+
+// pushFailed makes a problem of the error of a run that has not stored
+// everything.
+func pushFailed(ctx context.Context, a *account, result migrate.Result, err error) *problem {
+	var collision *migrate.CollisionError
+	var paused *migrate.PausedError
+	pr := problem{status: exitIncomplete, code: "incomplete"}
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, new(*migrate.UnknownFolderError)):
+		pr.what, pr.do, pr.status, pr.code = "--map: "+err.Error(), "mailstow list shows the folders of an archive", exitConfig, "config"
+	case errors.As(err, &collision):
+		pr.what, pr.do, pr.status, pr.code = collision.Error(), fmt.Sprintf("--map '%s=ANOTHER NAME'", collision.Folder), exitConfig, "config"
+	case errors.As(err, &paused):
+		pr.what, pr.why, pr.do = "stopped early", paused.Reason, "nothing; the next run goes on"
+		if n := result.Missing(); n > 0 {
+			pr.what += fmt.Sprintf("; %s to go", messages(n))
+		}
+		pr.status, pr.code = exitLater, "paused"
+	case !errors.Is(err, migrate.ErrIncomplete):
+		if !errors.As(err, new(*problemError)) {
+			err = &serverError{err}
+		}
+		pr = explain(ctx, a.name, err)
+	default:
+		pr = missing(a, result, err)
+	}
+	pr.account = a.name
+	return &pr
+}
+
+// missing says what is not on the server, and why.
+func missing(a *account, result migrate.Result, err error) problem {
+	pr := problem{status: exitIncomplete, code: "incomplete", do: "nothing now, it is tried again on every run"}
+	pr.what = fmt.Sprintf("%s missing on %s", are(result.Missing()), a.host)
+	tooLarge, differ := 0, 0
+	for _, t := range result.Tallies {
+		if t.Reason != "" {
+			pr.details = append(pr.details, fmt.Sprintf("folder:  %s: %s", t.Folder, t.Reason))
+		}
+		for _, m := range t.Missing {
+			pr.details = append(pr.details, "message: "+line(t, m))
+			if limit := result.Limits.Message; limit > 0 && m.Size > limit {
+				tooLarge++
+			}
+		}
+		differ += len(t.Differ)
+		for _, m := range t.Differ {
+			pr.details = append(pr.details, "differs: "+line(t, m))
+		}
+	}
+	pr.details = someOf(pr.details, "--report DIR writes all of them down")
+	pr.why = endedEarly(err, migrate.ErrIncomplete)
+	var full *migrate.FullError
+	var room *migrate.RoomError
+	switch {
+	case errors.As(err, &full):
+		pr.why, pr.server, pr.do, pr.code = "the server has no room for more", full.Answer, "make room there, or ask for more; then run it again", "no_room"
+	case errors.As(err, &room):
+		need, free := messages(int(room.Need)), count(int(room.Free))
+		if room.Of == "octets" {
+			need, free = octets(room.Need), octets(room.Free)
+		}
+		pr.what = fmt.Sprintf("no room on %s: %s to store, %s free; nothing was stored", a.host, need, free)
+		pr.why, pr.code, pr.details = "", "no_room", nil
+		pr.do = "ask for more room; store less (--exclude, --newer-than, --max-size); or begin all the same with --ignore-quota"
+	case differ > 0 && result.Missing() == 0:
+		pr.what = fmt.Sprintf("%s not the same on %s as in the archive", are(differ), a.host)
+		pr.do, pr.code = "nothing: the server changes what it stores, and the archive keeps what came", "differs"
+	case tooLarge > 0 && tooLarge == result.Missing():
+		pr.what = fmt.Sprintf("%s larger than the %s that %s accepts", are(tooLarge), octets(result.Limits.Message), a.host)
+		pr.do, pr.code = "they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them", "too_big"
+	}
+	return pr
+}
+
+func are(n int) string {
+	if n == 1 {
+		return "1 message is"
+	}
+	return count(n) + " messages are"
+}
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "no date"
+	}
+	return t.Local().Format(time.DateOnly)
+}
+
+func quoted(subject string) string {
+	if subject == "" {
+		return "no subject"
+	}
+	return fmt.Sprintf("%q", subject)
+}
+
+// line shows a message in one line.
+func line(t migrate.Tally, m migrate.Remark) string {
+	return fmt.Sprintf("%s, %s, %s, %s: %s", t.Folder, day(m.Date), octets(m.Size), quoted(m.Subject), m.Text)
+}
+
+// server opens connections to a destination.
+type server struct{ account *account }
+
+func (s *server) Look(ctx context.Context) (migrate.Destination, error) {
+	l, err := s.login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := imapconn.Dial(ctx, s.account.endpoint, l)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (s *server) Upload(ctx context.Context) (migrate.Uploader, error) {
+	l, err := s.login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := imapconn.DialUploader(ctx, s.account.endpoint, l)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (s *server) login(ctx context.Context) (sasl.Login, error) {
+	secret, err := s.account.secret(ctx)
+	return s.account.login(secret), err
+}
+
+// outgoing gives the engine its interface.
+type outgoing struct{ *maildir.Outlet }
+
+func (o outgoing) Folders(ctx context.Context) ([]migrate.Folder, error) {
+	all, err := o.Outlet.Folders(ctx)
+	var folders []migrate.Folder
+	for _, f := range all {
+		folders = append(folders, migrate.Folder(f))
+	}
+	return folders, err
+}
+
+func (o outgoing) Open(ctx context.Context, message int64) (migrate.Content, error) {
+	u, file, err := o.Outlet.Open(ctx, message)
+	if err != nil {
+		return migrate.Content{}, err
+	}
+	return migrate.Content{Upload: u, Close: file.Close}, nil
+}
+
+func (o outgoing) Describe(ctx context.Context, message int64) (migrate.Description, error) {
+	d, err := o.Outlet.Describe(ctx, message)
+	return migrate.Description(d), err
+}
+
+func (o outgoing) EachHeld(ctx context.Context, folder string, m mailbox.Mailbox, fn func(migrate.Held)) error {
+	return o.Outlet.EachHeld(ctx, folder, m, func(h maildir.Held) { fn(migrate.Held(h)) })
+}
+
+func (o outgoing) Begin() migrate.Batch { return o.Outlet.Begin() }

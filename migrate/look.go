@@ -1,0 +1,529 @@
+package migrate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mailstow/internal/fingerprint"
+	"mailstow/internal/report"
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// looker looks at the server over a connection of its own.
+type looker struct {
+	*run
+	conn Destination // nil until it is needed, and when it is lost
+}
+
+// maxTries is how often a look at the server is tried anew when the
+// connection is lost.
+const maxTries = 4
+
+// do calls f with the connection, and again on a new one if that is lost.
+func (l *looker) do(ctx context.Context, f func(Destination) error) (err error) {
+	for try := range maxTries {
+		if try > 0 {
+			l.sink.Report(report.Reconnecting{Err: err, Try: try + 1})
+			if err := retry.Pause(ctx, l.Pause, try); err != nil {
+				return err
+			}
+		}
+		if l.conn == nil {
+			if l.conn, err = l.server.Look(ctx); err != nil {
+				l.conn = nil
+				if retry.IsPermanent(err) || ctx.Err() != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if err = f(l.conn); err == nil || retry.IsRefused(err) || retry.IsPermanent(err) || ctx.Err() != nil {
+			return err
+		}
+		l.conn.Close(false)
+		l.conn = nil
+	}
+	return err
+}
+
+// lookAll compares the folders with their mailboxes, where something has been
+// sent since the last time, several at once. first says that nothing has been
+// sent yet, unsettled that the server may still be storing.
+func (r *run) lookAll(ctx context.Context, first, unsettled bool) error {
+	stale := make(chan *plan, len(r.plans))
+	for _, p := range r.plans {
+		if p.wanted() && !p.looked {
+			stale <- p
+		}
+	}
+	close(stale)
+	for len(r.lookers) < min(r.Connections, (len(stale)+1)/2) {
+		r.lookers = append(r.lookers, &looker{run: r})
+	}
+	var g errgroup.Group
+	for _, l := range r.lookers {
+		g.Go(func() error {
+			for p := range stale {
+				err := l.look(ctx, p, first, unsettled)
+				switch {
+				case err == nil:
+					p.looked = true
+				case retry.IsRefused(err) && p.doubted && !p.remade: // it has gone during the run
+					p.exists, p.remade, p.blocked, p.looked = false, true, "", true
+				case retry.IsRefused(err):
+					p.Reason = err.Error()
+				default:
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// look finds out what the mailbox lacks of a folder.
+func (l *looker) look(ctx context.Context, p *plan, first, unsettled bool) (err error) {
+	l.archive.Place(p.box, p.path)
+	if !p.exists {
+		p.before = map[mailbox.ID]bool{}
+		free, err := l.archive.Unclaimed(ctx, p.path, p.box, func(mailbox.ID) bool { return false })
+		if err != nil {
+			return retry.Permanent(err)
+		}
+		l.lacks(p, free)
+		return nil
+	}
+	if err = l.compare(ctx, p, first); err == nil && unsettled {
+		err = l.settle(ctx, p, first)
+	}
+	return err
+}
+
+// lacks notes what the mailbox lacks, apart from what is not wanted there.
+func (r *run) lacks(p *plan, free []fingerprint.Candidate) {
+	p.missing, p.Excluded = free[:0], 0
+	for _, c := range free {
+		m := mailbox.Message{Size: c.Size, InternalDate: time.Unix(c.Arrived, 0)}
+		if !r.Filter.Wants(m) {
+			p.Excluded++
+			continue
+		}
+		p.missing = append(p.missing, c)
+		if most := r.limits.Message; most > 0 && c.Size+c.BareLF > most && p.refuse[c.Message] == "" {
+			p.refuse[c.Message] = fmt.Sprintf("it is larger than the server takes (%d octets)", most)
+			p.tooLarge[c.Message] = true
+		}
+	}
+	if r.DryRun {
+		p.Sent, p.SentOctets = 0, 0
+		for _, c := range p.sendable() {
+			p.Sent, p.SentOctets = p.Sent+1, p.SentOctets+c.Size
+		}
+	}
+}
+
+// settle waits until the server stores no more of what it was sent over a
+// connection that has ended.
+func (l *looker) settle(ctx context.Context, p *plan, first bool) error {
+	for missing := len(p.missing); missing > 0; {
+		if err := retry.Sleep(ctx, 2*l.Pause); err != nil {
+			return err
+		}
+		if err := l.compare(ctx, p, first); err != nil || len(p.missing) == missing {
+			return err
+		}
+		missing = len(p.missing)
+	}
+	return nil
+}
+
+// compare lists the mailbox, recognises what is not known as the archive's,
+// and notes what it lacks. first says that nothing has been sent yet.
+func (l *looker) compare(ctx context.Context, p *plan, first bool) error {
+	return l.do(ctx, func(d Destination) error { return l.compareOn(ctx, d, p, first) })
+}
+
+func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool) error {
+	l, err := d.List(ctx, p.box, mailbox.State{}, true)
+	if err != nil {
+		return err
+	}
+	listed := make(map[mailbox.ID]*mailbox.Message, len(l.Messages))
+	for i := range l.Messages {
+		listed[l.Messages[i].ID] = &l.Messages[i]
+	}
+	if err := r.checkPushed(ctx, d, p, l.Messages); err != nil {
+		return err
+	}
+	forms, err := r.archive.Forms(ctx, p.path)
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	known, err := r.trusted(ctx, d, p, listed, forms)
+	if err != nil {
+		return err
+	}
+	free, err := r.archive.Unclaimed(ctx, p.path, p.box, func(id mailbox.ID) bool { return known[id] })
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	var strange []mailbox.Message
+	for _, m := range l.Messages {
+		if !known[m.ID] {
+			strange = append(strange, m)
+		}
+	}
+	claimed, err := r.recognise(ctx, d, p, strange, free, forms)
+	if err != nil {
+		return err
+	}
+	if first {
+		p.before = make(map[mailbox.ID]bool, len(listed))
+		for id := range listed {
+			p.before[id] = true
+		}
+	} else if err := r.matchUntold(ctx, p, known, strange, claimed); err != nil {
+		return err
+	}
+	there := p.Archived - len(free)
+	p.OnServer = len(l.Messages)
+	p.ByHeader += len(claimed)
+	if first {
+		p.Before, p.Recognised = there, len(claimed)
+	} else {
+		p.Sent = there + len(claimed) - p.Before - p.Recognised
+	}
+	r.lacks(p, slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return claimed[c.Message] }))
+	return nil
+}
+
+// trusted returns what the mailbox lists and the archive knows. Some servers
+// give an ID to another message, when a mailbox is made anew: one that has
+// neither the size nor the header of the message it was is not known.
+func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[mailbox.ID]*mailbox.Message, forms []fingerprint.Candidate) (known map[mailbox.ID]bool, err error) {
+	known = map[mailbox.ID]bool{}
+	headers := map[int64][]fingerprint.Candidate{}
+	for _, f := range forms {
+		headers[f.Message] = append(headers[f.Message], f)
+	}
+	var odd []mailbox.Message
+	was := map[mailbox.ID][]fingerprint.Candidate{} // what the odd ones should be
+	p.ByHeader, p.there = 0, map[mailbox.ID]fingerprint.Candidate{}
+	err = r.archive.EachHeld(ctx, p.path, p.box, func(h Held) {
+		m := listed[h.ID]
+		if m == nil {
+			return
+		}
+		known[h.ID] = true
+		if h.Here && h.Recognised {
+			p.ByHeader++
+		}
+		if h.Here && r.full {
+			p.there[h.ID] = h.Candidate
+		}
+		fits := func(c fingerprint.Candidate) bool { return c.HasSize(m.Size) }
+		if m.Size >= 0 && !h.HasSize(m.Size) && !slices.ContainsFunc(headers[h.Message], fits) {
+			odd = append(odd, *m)
+			was[h.ID] = append(headers[h.Message], h.Candidate)
+		}
+	})
+	if err != nil {
+		return nil, retry.Permanent(err)
+	}
+	if len(odd) == 0 {
+		return known, nil
+	}
+	err = d.Headers(ctx, p.box, odd, func(m mailbox.Message, header []byte) error {
+		h := fingerprint.ReadHeader(header)
+		if !slices.ContainsFunc(was[m.ID], func(c fingerprint.Candidate) bool { return c.Header == h.Sum }) {
+			delete(known, m.ID)
+			delete(p.there, m.ID)
+		}
+		return nil
+	})
+	if retry.IsRefused(err) {
+		err = nil
+	}
+	return known, err
+}
+
+// checkPushed looks whether what has just been stored is where the server said:
+// by its size and, where that is another, by its header. If something is not,
+// all of it is looked up by its header: what is found elsewhere is noted so.
+// What is not found may have been changed by the server: it stays as it was
+// told, and how it looks there is noted.
+func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []mailbox.Message) error {
+	if len(p.pushed) == 0 {
+		return nil
+	}
+	at := make(map[mailbox.ID]*mailbox.Message, len(listed))
+	for i := range listed {
+		at[listed[i].ID] = &listed[i]
+	}
+	told := map[mailbox.ID][]pushed{} // more than one where the server does not tell the truth
+	for _, s := range p.pushed {
+		told[s.id] = append(told[s.id], s)
+		if m := at[s.id]; m != nil {
+			p.compareFlags(s.Candidate, *m)
+		}
+	}
+	var odd []mailbox.Message
+	lost := false
+	for id, all := range told {
+		m := at[id]
+		switch {
+		case m == nil || len(all) > 1:
+			lost = true
+		case m.Size >= 0 && !all[0].HasSize(m.Size):
+			odd = append(odd, *m)
+		}
+	}
+	p.pushed = nil
+	batch := r.archive.Begin()
+	if !lost {
+		same, err := r.sameHeaders(ctx, d, p, odd, told, batch)
+		if err != nil {
+			return err
+		}
+		lost = same < len(odd)
+	}
+	if lost {
+		if err := r.findPushed(ctx, d, p, listed, told, batch); err != nil {
+			return err
+		}
+	}
+	return commit(ctx, batch)
+}
+
+// formThere is how the server has a message.
+func formThere(m mailbox.Message, h fingerprint.Header) fingerprint.Print {
+	return fingerprint.Print{Size: m.Size, Lines: m.Size, Header: h.Sum}
+}
+
+// sameHeaders counts messages that have the header of what was stored there,
+// and notes their sizes.
+func (r *run) sameHeaders(ctx context.Context, d Destination, p *plan, odd []mailbox.Message, told map[mailbox.ID][]pushed, batch Batch) (same int, err error) {
+	if len(odd) == 0 {
+		return 0, nil
+	}
+	err = d.Headers(ctx, p.box, odd, func(m mailbox.Message, header []byte) error {
+		if h, s := fingerprint.ReadHeader(header), told[m.ID][0]; h.Sum == s.Header {
+			batch.Form(s.Message, formThere(m, h), changedThere)
+			same++
+		}
+		return nil
+	})
+	if retry.IsRefused(err) {
+		err = nil
+	}
+	return same, err
+}
+
+// changedThere is the note on a form that a server has made.
+const changedThere = "changed by the server"
+
+// findPushed looks for what was stored among all that no other message is known
+// to be.
+func (r *run) findPushed(ctx context.Context, d Destination, p *plan, listed []mailbox.Message, told map[mailbox.ID][]pushed, batch Batch) error {
+	sought := map[int64]pushed{}
+	for _, all := range told {
+		for _, s := range all {
+			sought[s.Message] = s
+		}
+	}
+	others := map[mailbox.ID]bool{}
+	err := r.archive.EachHeld(ctx, p.path, p.box, func(h Held) {
+		if _, ours := sought[h.Message]; !ours {
+			others[h.ID] = true
+		}
+	})
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	listed = slices.DeleteFunc(slices.Clone(listed), func(m mailbox.Message) bool { return others[m.ID] })
+	if len(listed) == 0 {
+		return nil
+	}
+	var rest []mailbox.Message
+	headers := map[mailbox.ID]fingerprint.Header{}
+	err = d.Headers(ctx, p.box, listed, func(m mailbox.Message, header []byte) error {
+		h := fingerprint.ReadHeader(header)
+		for _, s := range told[m.ID] {
+			if _, left := sought[s.Message]; left && h.Sum == s.Header { // where it was told
+				if m.Size >= 0 && !s.HasSize(m.Size) {
+					batch.Form(s.Message, formThere(m, h), changedThere)
+				}
+				delete(sought, s.Message)
+				return batch.Pushed(ctx, p.box, m, s.Message)
+			}
+		}
+		rest = append(rest, m)
+		headers[m.ID] = h
+		return nil
+	})
+	if err != nil && !retry.IsRefused(err) {
+		return err
+	}
+	var candidates []fingerprint.Candidate
+	for _, s := range sought {
+		candidates = append(candidates, s.Candidate)
+	}
+	pool := fingerprint.NewPool(candidates)
+	found := map[mailbox.ID]bool{}
+	for _, m := range rest {
+		if c, ok := pool.Take(m.Size, headers[m.ID]); ok {
+			delete(sought, c.Message)
+			found[m.ID] = true
+			if err := batch.Claim(ctx, p.box, m, c.Message, false); err != nil {
+				return archiveFailed(err)
+			}
+		}
+	}
+	for _, m := range rest {
+		for _, s := range told[m.ID] {
+			if _, left := sought[s.Message]; left && !found[m.ID] {
+				batch.Form(s.Message, formThere(m, headers[m.ID]), changedThere)
+			}
+		}
+	}
+	return nil
+}
+
+// compareFlags counts what the server did not keep of a message that has just
+// been stored.
+func (p *plan) compareFlags(sent fingerprint.Candidate, m mailbox.Message) {
+	for _, f := range sent.Flags {
+		kept := slices.ContainsFunc(m.Flags, func(k string) bool { return strings.EqualFold(k, f) })
+		if !kept && !strings.EqualFold(f, `\Recent`) {
+			if p.Unkept == nil {
+				p.Unkept = map[string]int{}
+			}
+			p.Unkept[f]++
+		}
+	}
+	if !m.InternalDate.IsZero() && m.InternalDate.Unix() != sent.Arrived {
+		p.Redated++
+	}
+}
+
+// matchUntold finds what a server has stored and changed so that it is not
+// recognised, and of which it does not say where it is: one connection stores
+// in the order in which it answers. That holds if just as many messages have
+// come as are looked for.
+func (r *run) matchUntold(ctx context.Context, p *plan, known map[mailbox.ID]bool, strange []mailbox.Message, claimed map[int64]bool) error {
+	sought := slices.DeleteFunc(slices.Clone(p.untold), func(c fingerprint.Candidate) bool { return claimed[c.Message] })
+	var come []mailbox.Message
+	if len(sought) == 0 {
+		p.untold = nil
+		return nil
+	}
+	for _, m := range strange {
+		if !p.before[m.ID] && !known[m.ID] {
+			come = append(come, m)
+		}
+	}
+	if len(come) != len(sought) {
+		p.untold = nil
+		return nil
+	}
+	batch := r.archive.Begin()
+	for i, c := range sought {
+		if err := batch.Pushed(ctx, p.box, come[i], c.Message); err != nil {
+			return archiveFailed(err)
+		}
+		claimed[c.Message] = true
+	}
+	if err := commit(ctx, batch); err != nil {
+		return err
+	}
+	p.untold = nil
+	return nil
+}
+
+// describe asks for the sizes that are not known.
+func describe(ctx context.Context, d Destination, m mailbox.Mailbox, msgs []mailbox.Message) error {
+	var bare []mailbox.Message
+	for _, msg := range msgs {
+		if msg.Size < 0 {
+			bare = append(bare, msg)
+		}
+	}
+	if len(bare) == 0 {
+		return nil
+	}
+	if err := d.Describe(ctx, m, bare); err != nil {
+		return err
+	}
+	sizes := map[mailbox.ID]int64{}
+	for _, msg := range bare {
+		sizes[msg.ID] = msg.Size
+	}
+	for i := range msgs {
+		if size, ok := sizes[msgs[i].ID]; ok {
+			msgs[i].Size = size
+		}
+	}
+	return nil
+}
+
+// recognise finds out which messages of the server are the archive's.
+func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []mailbox.Message, free, forms []fingerprint.Candidate) (claimed map[int64]bool, err error) {
+	claimed = map[int64]bool{}
+	if len(strange) == 0 || len(free) == 0 {
+		return claimed, nil
+	}
+	sought := make(map[int64]fingerprint.Candidate, len(forms))
+	for _, c := range free {
+		sought[c.Message] = c
+	}
+	forms = slices.DeleteFunc(slices.Clone(forms), func(c fingerprint.Candidate) bool {
+		_, free := sought[c.Message]
+		return !free
+	})
+	pools := []*fingerprint.Pool{fingerprint.NewPool(slices.Clone(free)), fingerprint.NewPool(forms)}
+	if err := describe(ctx, d, p.box, strange); err != nil {
+		return nil, err
+	}
+	strange = slices.DeleteFunc(slices.Clone(strange), func(m mailbox.Message) bool { return !pools[0].HasSize(m.Size) && !pools[1].HasSize(m.Size) })
+	if len(strange) == 0 {
+		return claimed, nil
+	}
+	sent := map[int64]bool{} // in this run, without being told where it is
+	for _, c := range p.untold {
+		sent[c.Message] = true
+	}
+	batch := r.archive.Begin()
+	err = d.Headers(ctx, p.box, strange, func(m mailbox.Message, header []byte) error {
+		h := fingerprint.ReadHeader(header)
+		for _, pool := range pools {
+			for c, ok := pool.Take(m.Size, h); ok; c, ok = pool.Take(m.Size, h) {
+				if claimed[c.Message] {
+					continue
+				}
+				claimed[c.Message] = true
+				if sent[c.Message] {
+					p.compareFlags(sought[c.Message], m)
+				}
+				if r.full {
+					p.there[m.ID] = sought[c.Message]
+				}
+				return batch.Claim(ctx, p.box, m, c.Message, false)
+			}
+		}
+		return nil
+	})
+	if err != nil && !retry.IsRefused(err) {
+		return nil, err
+	}
+	if r.DryRun {
+		return claimed, nil
+	}
+	return claimed, commit(ctx, batch)
+}
