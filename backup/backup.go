@@ -184,6 +184,10 @@ type Options struct {
 	// Refetch gets again what the user removed from the archive.
 	Refetch bool
 
+	// FoldersFirst says to make all folders durable before mail is fetched, and
+	// to report that.
+	FoldersFirst bool
+
 	// MaxOctets is after how many octets of mail to stop. Zero means never.
 	MaxOctets int64
 

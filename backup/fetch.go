@@ -27,6 +27,12 @@ func (r *run) carryOut(ctx context.Context) error {
 			return err
 		}
 	}
+	if r.FoldersFirst {
+		if err := r.writer.flush(); err != nil {
+			return err
+		}
+		r.sink.Report(report.FoldersReady{})
+	}
 	if err := r.fetchAll(ctx, lines); err != nil {
 		return err
 	}

@@ -53,9 +53,9 @@ func (l *looker) do(ctx context.Context, f func(Destination) error) (err error) 
 }
 
 // lookAll compares the folders with their mailboxes, where something has been
-// sent since the last time, several at once. first says that nothing has been
-// sent yet, unsettled that the server may still be storing.
-func (r *run) lookAll(ctx context.Context, first, unsettled bool) error {
+// sent since the last time, several at once. unsettled says that the server may
+// still be storing.
+func (r *run) lookAll(ctx context.Context, unsettled bool) error {
 	stale := make(chan *plan, len(r.plans))
 	for _, p := range r.plans {
 		if p.wanted() && !p.looked {
@@ -70,7 +70,7 @@ func (r *run) lookAll(ctx context.Context, first, unsettled bool) error {
 	for _, l := range r.lookers {
 		g.Go(func() error {
 			for p := range stale {
-				err := l.look(ctx, p, first, unsettled)
+				err := l.look(ctx, p, unsettled)
 				switch {
 				case err == nil:
 					p.looked = true
@@ -89,21 +89,27 @@ func (r *run) lookAll(ctx context.Context, first, unsettled bool) error {
 }
 
 // look finds out what the mailbox lacks of a folder.
-func (l *looker) look(ctx context.Context, p *plan, first, unsettled bool) (err error) {
+func (l *looker) look(ctx context.Context, p *plan, unsettled bool) (err error) {
 	l.archive.Place(p.box, p.path)
 	if !p.exists {
-		p.before = map[mailbox.ID]bool{}
-		free, err := l.archive.Unclaimed(ctx, p.path, p.box, func(mailbox.ID) bool { return false })
-		if err != nil {
-			return retry.Permanent(err)
-		}
-		l.lacks(p, free)
-		return nil
+		p.before, p.empty, p.seen = map[mailbox.ID]bool{}, true, true
+		return l.ahead(ctx, p)
 	}
-	if err = l.compare(ctx, p, first); err == nil && unsettled {
-		err = l.settle(ctx, p, first)
+	if err = l.compare(ctx, p); err == nil && unsettled {
+		err = l.settle(ctx, p)
 	}
 	return err
+}
+
+// ahead finds out without asking what the mailbox lacks of a folder, where it
+// holds nothing but what the archive knows.
+func (r *run) ahead(ctx context.Context, p *plan) error {
+	free, err := r.archive.Unclaimed(ctx, p.path, p.box, func(id mailbox.ID) bool { return p.live[id] })
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	r.lacks(p, free)
+	return nil
 }
 
 // lacks notes what the mailbox lacks, apart from what is not wanted there.
@@ -131,12 +137,12 @@ func (r *run) lacks(p *plan, free []fingerprint.Candidate) {
 
 // settle waits until the server stores no more of what it was sent over a
 // connection that has ended.
-func (l *looker) settle(ctx context.Context, p *plan, first bool) error {
+func (l *looker) settle(ctx context.Context, p *plan) error {
 	for missing := len(p.missing); missing > 0; {
 		if err := retry.Sleep(ctx, 2*l.Pause); err != nil {
 			return err
 		}
-		if err := l.compare(ctx, p, first); err != nil || len(p.missing) == missing {
+		if err := l.compare(ctx, p); err != nil || len(p.missing) == missing {
 			return err
 		}
 		missing = len(p.missing)
@@ -145,12 +151,12 @@ func (l *looker) settle(ctx context.Context, p *plan, first bool) error {
 }
 
 // compare lists the mailbox, recognises what is not known as the archive's,
-// and notes what it lacks. first says that nothing has been sent yet.
-func (l *looker) compare(ctx context.Context, p *plan, first bool) error {
-	return l.do(ctx, func(d Destination) error { return l.compareOn(ctx, d, p, first) })
+// and notes what it lacks.
+func (l *looker) compare(ctx context.Context, p *plan) error {
+	return l.do(ctx, func(d Destination) error { return l.compareOn(ctx, d, p) })
 }
 
-func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool) error {
+func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	l, err := d.List(ctx, p.box, mailbox.State{}, true)
 	if err != nil {
 		return err
@@ -180,15 +186,20 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool)
 			strange = append(strange, m)
 		}
 	}
+	if r.Filling != nil {
+		p.live = known
+	}
 	claimed, err := r.recognise(ctx, d, p, strange, free, forms)
 	if err != nil {
 		return err
 	}
+	first := !p.seen
 	if first {
 		p.before = make(map[mailbox.ID]bool, len(listed))
 		for id := range listed {
 			p.before[id] = true
 		}
+		p.empty = len(strange) == 0 && len(known) == len(listed)
 	} else if err := r.matchUntold(ctx, p, known, strange, claimed); err != nil {
 		return err
 	}
@@ -200,6 +211,7 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan, first bool)
 	} else {
 		p.Sent = there + len(claimed) - p.Before - p.Recognised
 	}
+	p.seen = true
 	r.lacks(p, slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return claimed[c.Message] }))
 	return nil
 }
@@ -510,6 +522,9 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 				claimed[c.Message] = true
 				if sent[c.Message] {
 					p.compareFlags(sought[c.Message], m)
+				}
+				if r.Filling != nil {
+					p.live[m.ID] = true
 				}
 				if r.full {
 					p.there[m.ID] = sought[c.Message]

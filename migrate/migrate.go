@@ -159,6 +159,8 @@ type Options struct {
 	MaxOctets   int64
 	MaxDuration time.Duration // these two end the run early; zero for never
 
+	Filling *Filling // nil if the archive holds all that there will be
+
 	// Unsettled says that an earlier run was killed, so that the server may
 	// still be storing what it has sent.
 	Unsettled bool
@@ -166,6 +168,13 @@ type Options struct {
 	// Pause is how long to wait before the second login after a lost
 	// connection; it doubles from there. Zero means a second.
 	Pause time.Duration
+}
+
+// Filling is a backup that fills the archive while the run goes on.
+type Filling struct {
+	Ready  <-chan struct{}                       // closed when all folders are there
+	Done   <-chan struct{}                       // closed when nothing more comes
+	Coming func() (messages int64, octets int64) // what was going to come when Ready was closed
 }
 
 // Remark is a message of which something is to be said.
@@ -344,6 +353,14 @@ const (
 // push sends what the server lacks until its own listing shows that nothing is
 // missing, or that nothing more can be done.
 func (r *run) push(ctx context.Context) error {
+	if r.Filling != nil {
+		select {
+		case <-r.Filling.Ready:
+		case <-r.Filling.Done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	first, err := r.planAll(ctx)
 	if err != nil {
 		return err
@@ -351,19 +368,24 @@ func (r *run) push(ctx context.Context) error {
 	if !r.DryRun {
 		r.connectAhead(ctx)
 	}
-	if err := r.lookAll(ctx, true, r.Unsettled); err != nil {
+	if err := r.lookAll(ctx, r.Unsettled); err != nil {
 		return err
 	}
 	r.announce()
 	if err := r.room(); err != nil || r.DryRun {
 		return err
 	}
+	if r.Filling != nil {
+		if err := r.follow(ctx, first); err != nil {
+			return err
+		}
+	}
 	fewest, stalls := math.MaxInt, 0
 	for pass := range maxPasses {
 		if err := first.createAll(ctx); err != nil {
 			return err
 		}
-		if err := r.lookAll(ctx, pass == 0, false); err != nil { // what was there under another name
+		if err := r.lookAll(ctx, false); err != nil { // what was there under another name
 			return err
 		}
 		left, send := r.left()
@@ -379,7 +401,7 @@ func (r *run) push(ctx context.Context) error {
 		}
 		stalls++
 		if sendErr != nil && (retry.IsPermanent(sendErr) || stalls == maxStalls) {
-			if r.lookAll(ctx, false, false) == nil {
+			if r.lookAll(ctx, false) == nil {
 				if left, _ := r.left(); left == 0 { // the others have done its work
 					return nil
 				}
@@ -393,7 +415,7 @@ func (r *run) push(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := r.lookAll(ctx, false, sendErr != nil); err != nil {
+		if err := r.lookAll(ctx, sendErr != nil); err != nil {
 			return err
 		}
 		if r.paused != "" && sendErr == nil {
@@ -434,6 +456,8 @@ func (r *run) announce() {
 			planned.New, planned.NewOctets = planned.New+1, planned.NewOctets+c.Size
 		}
 	}
+	more, size := r.expected()
+	planned.Messages, planned.New, planned.NewOctets = planned.Messages+int(more), planned.New+int(more), planned.NewOctets+size
 	r.sink.Report(planned)
 }
 

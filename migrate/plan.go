@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"mailstow/internal/fingerprint"
+	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
 )
@@ -19,6 +21,8 @@ type plan struct {
 	exists  bool
 	missing []fingerprint.Candidate // by the last look
 	looked  bool                    // nothing has been sent since
+	seen    bool                    // it has been looked at once
+	empty   bool                    // then the mailbox held nothing that the archive did not know
 
 	refuse   map[int64]string // messages that are not to be sent again in this run, and why
 	tooLarge map[int64]bool   // of these
@@ -33,6 +37,7 @@ type plan struct {
 	untold []fingerprint.Candidate
 	before map[mailbox.ID]bool // what the mailbox held at the first look
 
+	live  map[mailbox.ID]bool                  // while the archive is filled: what was known at the last look
 	there map[mailbox.ID]fingerprint.Candidate // in a proof: which message is where
 }
 
@@ -112,6 +117,130 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 	return nil
 }
 
+// follow sends what comes into the archive while it is being filled, into
+// mailboxes that hold nothing else: what is there already can be recognised
+// only once all has come. They are looked at again at the end, or after
+// trouble.
+func (r *run) follow(ctx context.Context, first *looker) error {
+	if err := first.createAll(ctx); err != nil {
+		return err
+	}
+	var followed []*plan
+	for _, p := range r.plans {
+		if p.missing = nil; p.wanted() && p.looked && p.empty {
+			followed = append(followed, p)
+		}
+	}
+	unsettled := false
+	for stalls := 0; stalls < maxStalls && !over(r.Filling.Done); {
+		begun, send := time.Now(), 0
+		for _, p := range followed {
+			if err := r.ahead(ctx, p); err != nil {
+				return err
+			}
+			send += len(p.sendable())
+		}
+		scan := time.Since(begun)
+		if send > 0 {
+			err := r.sendAll(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case retry.IsPermanent(err):
+				stalls, unsettled = maxStalls, true
+				continue
+			case err != nil:
+				stalls++
+				r.sink.Report(report.Reconnecting{Err: err, Try: stalls + 1})
+				if err := retry.Pause(ctx, r.Pause, stalls); err != nil {
+					return err
+				}
+				if err := r.lookAll(ctx, true); err != nil {
+					return err
+				}
+			default:
+				stalls = 0
+			}
+			for _, p := range followed {
+				p.looked = true
+			}
+		}
+		if err := wait(ctx, r.Filling.Done, max(followEvery, 4*scan)); err != nil {
+			return err
+		}
+	}
+	if err := wait(ctx, r.Filling.Done, -1); err != nil {
+		return err
+	}
+	if err := first.refresh(ctx); err != nil {
+		return err
+	}
+	if err := r.lookAll(ctx, unsettled); err != nil {
+		return err
+	}
+	return r.room()
+}
+
+func over(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+// followEvery is how often an archive that is being filled is looked at.
+const followEvery = 500 * time.Millisecond
+
+// wait returns when done is closed or most has passed, which -1 stands for
+// never.
+func wait(ctx context.Context, done <-chan struct{}, most time.Duration) error {
+	var late <-chan time.Time
+	if most >= 0 {
+		t := time.NewTimer(most)
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-done:
+	case <-late:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// refresh takes in what has come into the archive since the plans were made.
+func (l *looker) refresh(ctx context.Context) error {
+	folders, err := l.archive.Folders(ctx)
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	now := map[string]Folder{}
+	for _, f := range folders {
+		now[f.Path] = f
+	}
+	for _, p := range l.plans {
+		p.Archived, p.octets, p.looked = now[p.path].Messages, now[p.path].Octets, false
+		delete(now, p.path)
+	}
+	if len(now) == 0 {
+		return nil
+	}
+	before := map[string]*plan{}
+	for _, p := range l.plans {
+		before[p.path] = p
+	}
+	err = l.do(ctx, func(d Destination) error { return l.plan(ctx, d, folders) })
+	for i, p := range l.plans {
+		if old := before[p.path]; old != nil {
+			l.plans[i] = old
+		}
+	}
+	return err
+}
+
 // ask finds out what the server takes.
 func (r *run) ask(ctx context.Context, d Destination) (err error) {
 	var boxes []mailbox.Mailbox
@@ -133,18 +262,24 @@ func (r *run) ask(ctx context.Context, d Destination) (err error) {
 
 // room compares what is to be sent with the room that the server says it has.
 func (r *run) room() error {
-	messages, octets := int64(0), int64(0)
+	messages, octets, fresh := int64(0), int64(0), true
 	for _, p := range r.plans {
 		if p.wanted() {
+			fresh = fresh && p.empty
 			for _, c := range p.sendable() {
 				messages, octets = messages+1, octets+c.Size
 			}
 		}
 	}
+	if fresh { // else some of it may be there
+		more, size := r.expected()
+		messages, octets = messages+more, octets+size
+	}
 	if r.MaxOctets > 0 {
 		octets = min(octets, r.MaxOctets)
 	}
 	l := r.limits
+	l.Used, l.UsedMessages = l.Used+r.taken, l.UsedMessages+int64(r.stored)
 	switch {
 	case r.IgnoreQuota || messages == 0:
 	case l.Quota > 0 && octets > l.Quota-l.Used:
@@ -153,6 +288,14 @@ func (r *run) room() error {
 		return &RoomError{Need: messages, Free: max(l.QuotaMessages-l.UsedMessages, 0), Of: "messages"}
 	}
 	return nil
+}
+
+// expected is what the archive is still to be filled with.
+func (r *run) expected() (messages, octets int64) {
+	if r.Filling == nil || over(r.Filling.Done) {
+		return 0, 0
+	}
+	return r.Filling.Coming()
 }
 
 // createAll makes the mailboxes that are not there.
@@ -182,7 +325,10 @@ func (l *looker) createAll(ctx context.Context) error {
 		if err := refused[p.box.Wire]; err != nil {
 			p.Reason = err.Error()
 		}
-		p.exists, p.looked = true, made[p.box.Wire] // else it was there, perhaps under another spelling
+		p.exists = true
+		if !made[p.box.Wire] { // it was there, perhaps under another spelling
+			p.looked, p.seen, p.empty = false, false, false
+		}
 	}
 	return nil
 }

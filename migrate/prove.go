@@ -31,7 +31,7 @@ func (r *run) prove(ctx context.Context) error {
 	if _, err := r.planAll(ctx); err != nil {
 		return err
 	}
-	if err := r.lookAll(ctx, true, false); err != nil {
+	if err := r.lookAll(ctx, false); err != nil {
 		return err
 	}
 	for _, p := range r.plans {

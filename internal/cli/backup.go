@@ -130,7 +130,7 @@ func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 	g.SetLimit(max(c.Int("jobs"), 1))
 	for i, a := range accounts {
 		g.Go(func() error {
-			outcomes[i] = p.backupOne(c, a, out)
+			outcomes[i] = p.backupOne(c, a, out, nil)
 			out.accountDone(&outcomes[i])
 			return nil
 		})
@@ -148,6 +148,8 @@ type outcome struct {
 	result  report.Result
 	found   maildir.Found
 	problem *problem // nil if all is well
+
+	beside *beside // what goes on beside it, nil for nothing
 }
 
 func (o *outcome) status() int {
@@ -198,10 +200,11 @@ func together(statuses []int) int {
 	return status
 }
 
-// backupOne backs up one account.
-func (p *program) backupOne(c *cli.Context, a *account, out *output) (o outcome) {
+// backupOne backs up one account. with is what goes on beside that, nil for
+// nothing.
+func (p *program) backupOne(c *cli.Context, a *account, out *output, with *beside) (o outcome) {
 	ctx := c.Context
-	o.account = a
+	o.account, o.beside = a, with
 	err := p.pull(ctx, c, a, out, &o)
 	if err != nil {
 		pr := explain(ctx, a.name, err)
@@ -253,10 +256,20 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	if err := memory.remember(o.dir, ar.ID()); err != nil {
 		out.warn(a, "the archive cannot be remembered, so its disappearance would not be noticed: "+err.Error())
 	}
-	return recorded(ctx, ar, a, o, func() error { return p.runEngine(c, a, login, archive{in}, out, o) })
+	o.beside.start(ar)
+	err = recorded(ctx, ar, a, o, func() error { return p.runEngine(c, a, login, archive{in}, out, o) })
+	o.beside.wait(err)
+	if errors.As(err, new(*backup.ArchiveError)) {
+		ar.Abandon() // the next run looks for what this one left
+		return err
+	}
+	if closeErr := ar.Close(); closeErr != nil && err == nil {
+		err = archiveFailed(closeErr)
+	}
+	return err
 }
 
-// recorded notes in the archive how a run went, and closes the archive.
+// recorded notes in the archive how a run went.
 func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, run func() error) error {
 	record := maildir.Run{Command: "backup", Source: a.source(), Started: time.Now(), Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)
@@ -269,7 +282,6 @@ func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, 
 	switch {
 	case runErr == nil:
 	case errors.As(runErr, new(*backup.ArchiveError)):
-		ar.Abandon() // the next run looks for what this one left
 		return runErr
 	case errors.As(runErr, new(*backup.PausedError)) && !errors.Is(runErr, backup.ErrIncomplete):
 		record.Result, record.Reason = "paused", runErr.Error()
@@ -280,8 +292,7 @@ func recorded(ctx context.Context, ar *maildir.Archive, a *account, o *outcome, 
 	default:
 		record.Result, record.Reason = "failed", runErr.Error()
 	}
-	err = ar.EndRun(context.WithoutCancel(ctx), number, record)
-	if err = errors.Join(err, ar.Close()); err != nil && runErr == nil {
+	if err := ar.EndRun(context.WithoutCancel(ctx), number, record); err != nil && runErr == nil {
 		return archiveFailed(err)
 	}
 	return runErr
@@ -367,15 +378,16 @@ func archiveFailed(err error) error {
 
 // runEngine lets the engine work.
 func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Archive, out *output, o *outcome) (err error) {
-	sink := &accountSink{out: out, account: a}
+	sink := &accountSink{out: out, account: a, beside: o.beside}
 	o.result, err = backup.Run(c.Context, l.connect, ar, sink, backup.Options{
-		DryRun:      c.Bool("dry-run"),
-		Connections: a.connections,
-		Filter:      a.filter(time.Now()),
-		Refetch:     c.Bool("refetch"),
-		MaxOctets:   a.transfer,
-		MaxDuration: c.Duration("max-duration"),
-		Patience:    min(10*a.endpoint.Timeout, 5*time.Minute),
+		DryRun:       c.Bool("dry-run"),
+		Connections:  a.connections,
+		Filter:       a.filter(time.Now()),
+		Refetch:      c.Bool("refetch"),
+		FoldersFirst: o.beside != nil,
+		MaxOctets:    a.transfer,
+		MaxDuration:  c.Duration("max-duration"),
+		Patience:     min(10*a.endpoint.Timeout, 5*time.Minute),
 	})
 	var paused *backup.PausedError
 	switch {
@@ -404,12 +416,14 @@ func stoppedEarly(result report.Result, paused *backup.PausedError) problem {
 type accountSink struct {
 	out     *output
 	account *account
+	beside  *beside
 
 	mu     sync.Mutex
 	failed []report.MessageFailed
 }
 
 func (s *accountSink) Report(e report.Event) {
+	s.beside.hear(e)
 	if f, ok := e.(report.MessageFailed); ok {
 		s.mu.Lock()
 		s.failed = append(s.failed, f)

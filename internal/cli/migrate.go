@@ -14,6 +14,7 @@ import (
 	"mailstow/internal/credential"
 	"mailstow/mailbox"
 	"mailstow/maildir"
+	"mailstow/migrate"
 )
 
 func (p *program) migrateCommand() *cli.Command {
@@ -70,11 +71,43 @@ func (p *program) migrate(c *cli.Context) error {
 		return err
 	}
 	out := p.newOutput(c, "migrate", []*account{destination})
-	f, err := p.fillFrom(c, cfg, root, c.Args().Get(0), out)
-	if err != nil {
+	dir, source, err := p.sourceOf(c, cfg, root, c.Args().Get(0))
+	switch {
+	case err != nil:
 		return err
+	case source == nil:
+		return p.pushTo(c, "migrate", dir, destination, out)
+	case out.dryRun && maildir.Exists(dir): // what would be stored is what is in the archive now
+		return p.pushTo(c, "migrate", dir, destination, out)
+	case out.dryRun: // there is nothing yet that could be looked for on the other server
+		return &saidError{p.backupAll(c, []*account{source})}
 	}
-	return p.pushTo(c, "migrate", f, destination, out)
+	return p.move(c, source, destination, out)
+}
+
+// move pulls from one server and pushes to another at the same time, through
+// the archive.
+func (p *program) move(c *cli.Context, source, destination *account, out *output) error {
+	ctx, cancel := context.WithCancel(c.Context)
+	defer cancel()
+	to := &server{account: destination}
+	if err := to.now(ctx); err != nil { // before anything moves
+		return p.pushed(c, &proof{account: destination, dir: source.dir, command: "migrate", problem: pushFailed(ctx, destination, migrate.Result{}, err)}, nil, out)
+	}
+	defer to.close()
+	var result migrate.Result
+	var pushErr error
+	with := &beside{stop: cancel}
+	with.work = func(ar *maildir.Archive, filling *migrate.Filling) {
+		result, pushErr = p.pushFrom(ctx, c, "migrate", ar, to, out, filling)
+	}
+	o := p.backupOne(c, source, out, with)
+	out.accountDone(&o)
+	if !with.began {
+		out.finish([]outcome{o}, o.status())
+		return &saidError{o.status()}
+	}
+	return p.pushed(c, &proof{account: destination, dir: source.dir, command: "migrate", result: result, problem: pushFailed(c.Context, destination, result, pushErr)}, &o, out)
 }
 
 func (p *program) restore(c *cli.Context) error {
@@ -89,7 +122,7 @@ func (p *program) restore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.pushTo(c, "restore", filled{dir: a.dir}, a, p.newOutput(c, "restore", []*account{a}))
+	return p.pushTo(c, "restore", a.dir, a, p.newOutput(c, "restore", []*account{a}))
 }
 
 // destination returns the account that mail goes to. beside says that another
@@ -116,47 +149,20 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 	return a, nil
 }
 
-// filled is an archive that is ready to be pushed.
-type filled struct {
-	dir    string
-	pulled *outcome // how the backup before went; nil if there was none
-}
-
-// status is that of the backup.
-func (f filled) status() int {
-	if f.pulled == nil {
-		return exitOK
-	}
-	return f.pulled.status()
-}
-
-// fillFrom brings the archive in step with a source, if that is a server.
-func (p *program) fillFrom(c *cli.Context, cfg *config.File, root, arg string, out *output) (f filled, err error) {
+// sourceOf returns the archive that a source is, or is backed up into; source
+// is nil if there is no server behind it.
+func (p *program) sourceOf(c *cli.Context, cfg *config.File, root, arg string) (dir string, source *account, err error) {
 	configured := cfg != nil && slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == arg || set.Address == arg })
 	if fi, err := os.Stat(arg); err == nil && fi.IsDir() && !configured && !strings.Contains(arg, "://") {
 		if maildir.Exists(arg) {
-			return filled{dir: arg}, nil
+			return arg, nil, nil
 		}
-		return filled{dir: arg}, p.adopt(c, arg)
+		return arg, nil, p.adopt(c, arg)
 	}
-	a, err := p.account(c, cfg, root, arg)
-	if err != nil {
-		return f, err
+	if source, err = p.account(c, cfg, root, arg); err != nil {
+		return "", nil, err
 	}
-	if c.Bool("dry-run") {
-		if maildir.Exists(a.dir) {
-			return filled{dir: a.dir}, nil // what would be stored is what is in the archive now
-		}
-		return f, &saidError{p.backupAll(c, []*account{a})} // there is nothing yet that could be looked for on the other server
-	}
-	o := p.backupOne(c, a, out)
-	out.accountDone(&o)
-	switch o.status() {
-	case exitOK, exitIncomplete, exitLater:
-		return filled{a.dir, &o}, nil
-	}
-	out.finish([]outcome{o}, o.status())
-	return f, &saidError{o.status()}
+	return source.dir, source, nil
 }
 
 // adopt makes an archive of a directory of Maildirs that another program has

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -76,43 +77,55 @@ func mappingOf(c *cli.Context) (m migrate.Mapping, err error) {
 }
 
 // pushTo stores what an archive holds on a server, and tells how that went.
-func (p *program) pushTo(c *cli.Context, command string, f filled, a *account, out *output) error {
-	result, err := p.push(c, command, f.dir, a, out)
-	pr := pushFailed(c.Context, a, result, err)
+func (p *program) pushTo(c *cli.Context, command, dir string, a *account, out *output) error {
+	result, err := p.push(c, command, dir, &server{account: a}, out)
+	return p.pushed(c, &proof{account: a, dir: dir, command: command, result: result, problem: pushFailed(c.Context, a, result, err), dry: out.dryRun}, nil, out)
+}
+
+// pushed tells how it went to store mail on a server, after a backup if pulled
+// is not nil.
+func (p *program) pushed(c *cli.Context, r *proof, pulled *outcome, out *output) error {
 	status := exitOK
 	switch {
-	case pr != nil:
-		status = pr.status
-	case f.status() != exitOK:
-		status = f.status()
+	case r.problem != nil:
+		status = r.problem.status
+	case pulled != nil:
+		status = pulled.status()
 	}
-	report := proof{account: a, dir: f.dir, command: command, result: result, problem: pr, dry: out.dryRun}
 	if dir := c.String("report"); dir != "" {
-		if err := report.write(dir); err != nil {
-			out.warn(a, "the report cannot be written: "+err.Error())
+		if err := r.write(dir); err != nil {
+			out.warn(r.account, "the report cannot be written: "+err.Error())
 			status = max(status, exitDisk)
 		}
 	}
-	out.pushed(&report, f.pulled, status)
+	out.pushed(r, pulled, status)
 	if status != exitOK {
 		return &saidError{status}
 	}
 	return nil
 }
 
-// push lets the engine work.
-func (p *program) push(c *cli.Context, command, dir string, a *account, out *output) (result migrate.Result, err error) {
-	ctx, started := c.Context, time.Now()
+// push opens an archive and lets the engine work.
+func (p *program) push(c *cli.Context, command, dir string, s *server, out *output) (result migrate.Result, err error) {
+	ar, err := maildir.Open(c.Context, dir, maildir.Options{Write: !out.dryRun, Others: out.sharers - 1})
+	if err != nil {
+		return result, archiveFailed(err)
+	}
+	result, err = p.pushFrom(c.Context, c, command, ar, s, out, nil)
+	if closeErr := ar.Close(); closeErr != nil && err == nil {
+		err = archiveFailed(closeErr)
+	}
+	return result, err
+}
+
+// pushFrom lets the engine work on an archive that is perhaps being filled.
+func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, ar *maildir.Archive, s *server, out *output, filling *migrate.Filling) (result migrate.Result, err error) {
+	a, started := s.account, time.Now()
 	o, err := pushOptions(c, started)
 	if err != nil {
 		return result, err
 	}
-	o.Connections = a.connections
-	ar, err := maildir.Open(ctx, dir, maildir.Options{Write: !o.DryRun, Others: out.sharers - 1})
-	if err != nil {
-		return result, archiveFailed(err)
-	}
-	defer ar.Close()
+	o.Connections, o.Filling = a.connections, filling
 	outlet, err := ar.To(ctx, a.source())
 	if err != nil {
 		return result, archiveFailed(err)
@@ -129,7 +142,7 @@ func (p *program) push(c *cli.Context, command, dir string, a *account, out *out
 	}
 	sink := &accountSink{out: out, account: a}
 	if o.DryRun {
-		return migrate.Run(ctx, &server{account: a}, outgoing{outlet}, sink, o)
+		return migrate.Run(ctx, s, outgoing{outlet}, sink, o)
 	}
 	record := maildir.Run{Command: command, Source: a.source(), Started: started, Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)
@@ -137,7 +150,7 @@ func (p *program) push(c *cli.Context, command, dir string, a *account, out *out
 		return result, archiveFailed(err)
 	}
 	outlet.Count(number)
-	result, err = migrate.Run(ctx, &server{account: a}, outgoing{outlet}, sink, o)
+	result, err = migrate.Run(ctx, s, outgoing{outlet}, sink, o)
 	record.Ended, record.Missing = time.Now(), result.Missing()
 	for _, t := range result.Tallies {
 		record.New, record.NewOctets, record.OnServer = record.New+t.Sent, record.NewOctets+t.SentOctets, record.OnServer+t.OnServer
@@ -148,8 +161,7 @@ func (p *program) push(c *cli.Context, command, dir string, a *account, out *out
 	if errors.As(err, new(*migrate.PausedError)) {
 		record.Result = "paused"
 	}
-	endErr := errors.Join(ar.EndRun(context.WithoutCancel(ctx), number, record), ar.Close())
-	if err == nil && endErr != nil {
+	if endErr := ar.EndRun(context.WithoutCancel(ctx), number, record); endErr != nil && err == nil {
 		err = archiveFailed(endErr)
 	}
 	return result, err
@@ -230,11 +242,15 @@ func missing(a *account, result migrate.Result, err error) problem {
 	case errors.As(err, &full):
 		pr.why, pr.server, pr.do, pr.code = "the server has no room for more", full.Answer, "make room there, or ask for more; then run it again", "no_room"
 	case errors.As(err, &room):
+		stored := 0
+		for _, t := range result.Tallies {
+			stored += t.Sent
+		}
 		need, free := messages(int(room.Need)), count(int(room.Free))
 		if room.Of == "octets" {
 			need, free = octets(room.Need), octets(room.Free)
 		}
-		pr.what = fmt.Sprintf("no room on %s: %s to store, %s free; nothing was stored", a.host, need, free)
+		pr.what = fmt.Sprintf("no room on %s: %s to store, %s free; %s stored", a.host, need, free, were(stored))
 		pr.why, pr.code, pr.details = "", "no_room", nil
 		pr.do = "ask for more room; store less (--exclude, --newer-than, --max-size); or begin all the same with --ignore-quota"
 	case differ > 0 && result.Missing() == 0:
@@ -252,6 +268,16 @@ func are(n int) string {
 		return "1 message is"
 	}
 	return count(n) + " messages are"
+}
+
+func were(n int) string {
+	switch n {
+	case 0:
+		return "nothing was"
+	case 1:
+		return "1 message was"
+	}
+	return count(n) + " messages were"
 }
 
 func day(t time.Time) string {
@@ -274,9 +300,37 @@ func line(t migrate.Tally, m migrate.Remark) string {
 }
 
 // server opens connections to a destination.
-type server struct{ account *account }
+type server struct {
+	account *account
+
+	mu    sync.Mutex
+	first *imapconn.Conn // made before it was needed; nil once it is used
+}
+
+// now logs in, for the first connection that is asked for.
+func (s *server) now(ctx context.Context) error {
+	l, err := s.login(ctx)
+	if err != nil {
+		return err
+	}
+	s.first, err = imapconn.Dial(ctx, s.account.endpoint, l)
+	return err
+}
+
+func (s *server) close() {
+	if s.first != nil {
+		s.first.Close(true)
+	}
+}
 
 func (s *server) Look(ctx context.Context) (migrate.Destination, error) {
+	s.mu.Lock()
+	first := s.first
+	s.first = nil
+	s.mu.Unlock()
+	if first != nil {
+		return first, nil
+	}
 	l, err := s.login(ctx)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,10 @@ type Planned struct {
 	NewOctets int64 // as the server announces them
 }
 
+// FoldersReady says that every folder of the archive is there into which the run
+// is going to put mail.
+type FoldersReady struct{}
+
 // MailboxStarted says that the engine begins to fetch from a mailbox.
 type MailboxStarted struct{ Mailbox mailbox.Name }
 
