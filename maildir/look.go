@@ -112,10 +112,10 @@ func (a *Archive) LastRuns(ctx context.Context) (last, good *Run, err error) {
 	return last, good, err
 }
 
-func (a *Archive) run(ctx context.Context, where string) (*Run, error) {
+func (a *Archive) run(ctx context.Context, where string, args ...any) (*Run, error) {
 	var r Run
 	var started, ended sql.NullInt64
-	err := a.db.QueryRowContext(ctx, "SELECT command, source, started_at, ended_at, result, reason, new, new_octets, on_server, missing FROM run "+where+" ORDER BY id DESC LIMIT 1").
+	err := a.db.QueryRowContext(ctx, "SELECT command, source, started_at, ended_at, result, reason, new, new_octets, on_server, missing FROM run "+where+" ORDER BY id DESC LIMIT 1", args...).
 		Scan(&r.Command, &r.Source, &started, &ended, &r.Result, &r.Reason, &r.New, &r.NewOctets, &r.OnServer, &r.Missing)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil

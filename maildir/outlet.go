@@ -156,6 +156,26 @@ func (o *Outlet) EachHeld(ctx context.Context, folderPath string, m mailbox.Mail
 		FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`, folderRow, o.in.place(m).id)
 }
 
+// Moved says how far an archive has been put on a server.
+type Moved struct {
+	Messages, There     int // in the archive; of these, on the server by the last knowledge
+	Octets, ThereOctets int64
+	Run                 *Run // the last one; nil if there was none
+}
+
+// Moved returns how far the archive has been put on a server.
+func (a *Archive) Moved(ctx context.Context, server string) (m Moved, err error) {
+	err = a.db.QueryRowContext(ctx, `SELECT count(*), ifnull(sum(size), 0), ifnull(sum(there), 0), ifnull(sum(size * there), 0) FROM (
+		SELECT m.size, EXISTS (SELECT 1 FROM mapping p JOIN mailbox b ON b.id = p.mailbox JOIN source s ON s.id = b.source
+			WHERE p.message = m.id AND p.gone_at IS NULL AND s.name = ?) AS there
+		FROM message m WHERE m.removed_at IS NULL)`, server).Scan(&m.Messages, &m.Octets, &m.There, &m.ThereOctets)
+	if err != nil {
+		return m, err
+	}
+	m.Run, err = a.run(ctx, "WHERE command != 'backup' AND source = ?", server)
+	return m, err
+}
+
 // Description is what a person needs to find a message.
 type Description struct {
 	Date                     time.Time

@@ -189,7 +189,7 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	if r.Filling != nil {
 		p.live = known
 	}
-	claimed, err := r.recognise(ctx, d, p, strange, free, forms)
+	claimed, old, err := r.recognise(ctx, d, p, strange, free, forms)
 	if err != nil {
 		return err
 	}
@@ -209,6 +209,7 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	if first {
 		p.Before, p.Recognised = there, len(claimed)
 	} else {
+		p.Recognised += old // while the archive was filled it could not be
 		p.Sent = there + len(claimed) - p.Before - p.Recognised
 	}
 	p.seen = true
@@ -485,11 +486,12 @@ func describe(ctx context.Context, d Destination, m mailbox.Mailbox, msgs []mail
 	return nil
 }
 
-// recognise finds out which messages of the server are the archive's.
-func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []mailbox.Message, free, forms []fingerprint.Candidate) (claimed map[int64]bool, err error) {
+// recognise finds out which messages of the server are the archive's. Of these,
+// old were there at the first look.
+func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []mailbox.Message, free, forms []fingerprint.Candidate) (claimed map[int64]bool, old int, err error) {
 	claimed = map[int64]bool{}
 	if len(strange) == 0 || len(free) == 0 {
-		return claimed, nil
+		return claimed, 0, nil
 	}
 	sought := make(map[int64]fingerprint.Candidate, len(forms))
 	for _, c := range free {
@@ -501,11 +503,11 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 	})
 	pools := []*fingerprint.Pool{fingerprint.NewPool(slices.Clone(free)), fingerprint.NewPool(forms)}
 	if err := describe(ctx, d, p.box, strange); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	strange = slices.DeleteFunc(slices.Clone(strange), func(m mailbox.Message) bool { return !pools[0].HasSize(m.Size) && !pools[1].HasSize(m.Size) })
 	if len(strange) == 0 {
-		return claimed, nil
+		return claimed, 0, nil
 	}
 	sent := map[int64]bool{} // in this run, without being told where it is
 	for _, c := range p.untold {
@@ -520,6 +522,9 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 					continue
 				}
 				claimed[c.Message] = true
+				if p.before[m.ID] {
+					old++
+				}
 				if sent[c.Message] {
 					p.compareFlags(sought[c.Message], m)
 				}
@@ -535,10 +540,10 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 		return nil
 	})
 	if err != nil && !retry.IsRefused(err) {
-		return nil, err
+		return nil, 0, err
 	}
 	if r.DryRun {
-		return claimed, nil
+		return claimed, old, nil
 	}
-	return claimed, commit(ctx, batch)
+	return claimed, old, commit(ctx, batch)
 }

@@ -63,6 +63,8 @@ type account struct {
 	connections int   // most at the same time
 	transfer    int64 // octets after which to stop, 0 for never
 	daily       int64 // octets that may be stored there in 24 hours, 0 for any number
+
+	pair *config.Pair // that it is the destination of, nil for none
 }
 
 // source names the server and login for the archive. Ports that stand for
@@ -391,7 +393,7 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 // loginOption reads an option that says how to log in. Where a command works on
 // two servers, it is for the one that is named by a URL.
 func loginOption(c *cli.Context, set config.Account, name string) string {
-	if c.Command.Name == "migrate" && (set.Name != "" || set.Beside) {
+	if set.Beside || c.Command.Name == "migrate" && set.Name != "" {
 		return ""
 	}
 	return c.String(name)
@@ -471,6 +473,8 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 		secret, err = credential.FromFile(set.PasswordFile)
 	case set.HasPassword:
 		return set.Password, nil
+	case set.PasswordVar != "":
+		return credential.NewSecret(p.Getenv(set.PasswordVar)), nil
 	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several && c.Command.Name != "migrate": // one server's password is no other's business
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	default:

@@ -219,7 +219,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	if o.dir, err = filepath.Abs(a.dir); err != nil {
 		return err
 	}
-	memory, dry := p.memory(), c.Bool("dry-run")
+	memory, dry := p.memory(), out.dryRun
 	if memory.vanished(o.dir) && !c.Bool("new-archive") {
 		return configFailed("the archive "+o.dir+" has vanished; nothing was created in its place",
 			"mount its disk; or, if it is really gone, begin a new one with --new-archive")
@@ -380,7 +380,7 @@ func archiveFailed(err error) error {
 func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Archive, out *output, o *outcome) (err error) {
 	sink := &accountSink{out: out, account: a, beside: o.beside}
 	o.result, err = backup.Run(c.Context, l.connect, ar, sink, backup.Options{
-		DryRun:       c.Bool("dry-run"),
+		DryRun:       out.dryRun,
 		Connections:  a.connections,
 		Filter:       a.filter(time.Now()),
 		Refetch:      c.Bool("refetch"),

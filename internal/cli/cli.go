@@ -86,7 +86,7 @@ func (p *program) app() *cli.App {
 			p.unknown = e
 		},
 		Commands: []*cli.Command{
-			p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(),
+			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -34,7 +34,7 @@ the end the server's own listing must show each message.`,
 		Flags: slices.Concat(pushFlags(), []cli.Flag{
 			yes("new-archive", "begin a new archive where an earlier one has vanished"),
 			text("via", "`PROTOCOL` of a source that has both: imap, pop3, or auto (imap)"),
-		}, wantedFlags(), loginFlags()),
+		}, pairsFlags(), wantedFlags(), loginFlags()),
 		Action: p.migrate,
 	}
 }
@@ -55,6 +55,9 @@ What is there already is not stored twice. Nothing is ever deleted.`,
 }
 
 func (p *program) migrate(c *cli.Context) error {
+	if c.String("pairs") != "" {
+		return p.migratePairs(c)
+	}
 	if c.NArg() != 2 {
 		return &usageError{text: "migrate needs a source and a destination", hint: "mailstow migrate SOURCE DESTINATION"}
 	}
@@ -82,32 +85,36 @@ func (p *program) migrate(c *cli.Context) error {
 	case out.dryRun: // there is nothing yet that could be looked for on the other server
 		return &saidError{p.backupAll(c, []*account{source})}
 	}
-	return p.move(c, source, destination, out)
+	r := p.move(c, source, destination, out)
+	return p.pushed(c, r, r.before(), out)
 }
 
 // move pulls from one server and pushes to another at the same time, through
 // the archive.
-func (p *program) move(c *cli.Context, source, destination *account, out *output) error {
+func (p *program) move(c *cli.Context, source, destination *account, out *output) *proof {
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
+	r := &proof{account: destination, dir: source.dir, command: "migrate"}
 	to := &server{account: destination}
 	if err := to.now(ctx); err != nil { // before anything moves
-		return p.pushed(c, &proof{account: destination, dir: source.dir, command: "migrate", problem: pushFailed(ctx, destination, migrate.Result{}, err)}, nil, out)
+		r.problem = pushFailed(ctx, destination, r.result, err)
+		return r
 	}
 	defer to.close()
-	var result migrate.Result
-	var pushErr error
 	with := &beside{stop: cancel}
 	with.work = func(ar *maildir.Archive, filling *migrate.Filling) {
-		result, pushErr = p.pushFrom(ctx, c, "migrate", ar, to, out, filling)
+		var err error
+		r.result, err = p.pushFrom(ctx, c, "migrate", ar, to, out, filling)
+		r.problem = pushFailed(ctx, destination, r.result, err)
 	}
 	o := p.backupOne(c, source, out, with)
-	out.accountDone(&o)
 	if !with.began {
-		out.finish([]outcome{o}, o.status())
-		return &saidError{o.status()}
+		r.problem = o.problem
+		return r
 	}
-	return p.pushed(c, &proof{account: destination, dir: source.dir, command: "migrate", result: result, problem: pushFailed(c.Context, destination, result, pushErr)}, &o, out)
+	out.accountDone(&o)
+	r.pulled = &o
+	return r
 }
 
 func (p *program) restore(c *cli.Context) error {
@@ -135,8 +142,8 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 	if err != nil {
 		return nil, err
 	}
-	if a.protocol != mailbox.IMAP {
-		return nil, configFailed("mail cannot be stored over POP3", "name an IMAP server")
+	if err := takesMail(a); err != nil {
+		return nil, err
 	}
 	const variable = "MAILSTOW_DESTINATION_PASSWORD"
 	switch {
@@ -149,6 +156,14 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 	return a, nil
 }
 
+// takesMail makes sure that mail can be stored on an account's server.
+func takesMail(a *account) error {
+	if a.protocol != mailbox.IMAP {
+		return configFailed("mail cannot be stored over POP3", "name an IMAP server")
+	}
+	return nil
+}
+
 // sourceOf returns the archive that a source is, or is backed up into; source
 // is nil if there is no server behind it.
 func (p *program) sourceOf(c *cli.Context, cfg *config.File, root, arg string) (dir string, source *account, err error) {
@@ -157,7 +172,8 @@ func (p *program) sourceOf(c *cli.Context, cfg *config.File, root, arg string) (
 		if maildir.Exists(arg) {
 			return arg, nil, nil
 		}
-		return arg, nil, p.adopt(c, arg)
+		dir, err = p.adopt(c, root, arg)
+		return dir, nil, err
 	}
 	if source, err = p.account(c, cfg, root, arg); err != nil {
 		return "", nil, err
@@ -165,33 +181,63 @@ func (p *program) sourceOf(c *cli.Context, cfg *config.File, root, arg string) (
 	return source.dir, source, nil
 }
 
-// adopt makes an archive of a directory of Maildirs that another program has
-// filled: mailstow's index is put beside them.
-func (p *program) adopt(c *cli.Context, dir string) error {
-	isMaildir := func(d string) bool {
-		for _, sub := range []string{"cur", "new", "tmp"} {
-			if fi, err := os.Stat(filepath.Join(d, sub)); err != nil || !fi.IsDir() {
-				return false
-			}
-		}
-		return true
-	}
+// adopt makes an archive of mail that another program has filled: of a
+// directory of Maildirs by putting mailstow's index beside them, of a Maildir++
+// by linking its files into an archive of its own. It returns the archive's
+// directory.
+func (p *program) adopt(c *cli.Context, root, dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return configFailed(err.Error(), "")
+		return "", configFailed(err.Error(), "")
 	}
-	found := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.IsDir() && isMaildir(filepath.Join(dir, e.Name())) })
 	switch {
-	case isMaildir(dir):
-		return configFailed(dir+" is a Maildir itself (Maildir++), and no directory of Maildirs", "move it to DIR/INBOX, and name DIR")
-	case !found:
-		return configFailed(dir+" is neither an archive of an account nor a directory of Maildirs", "mailstow backup makes an archive; name the account's directory in it")
+	case maildir.IsMaildir(dir):
+		return p.importPlus(c, root, dir)
+	case !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.IsDir() && maildir.IsMaildir(filepath.Join(dir, e.Name())) }):
+		return "", configFailed(dir+" is neither an archive of an account nor a directory of Maildirs", "mailstow backup makes an archive; name the account's directory in it")
 	case c.Bool("dry-run"):
-		return configFailed(dir+" is no archive yet", "without --dry-run mailstow makes one of it: an index in "+filepath.Join(dir, ".mailstow"))
+		return "", configFailed(dir+" is no archive yet", "without --dry-run mailstow makes one of it: an index in "+filepath.Join(dir, ".mailstow"))
 	}
+	return dir, begin(c, dir)
+}
+
+// begin makes an archive of a directory.
+func begin(c *cli.Context, dir string) error {
 	ar, err := maildir.Open(c.Context, dir, maildir.Options{Write: true, Create: true})
 	if err != nil {
 		return archiveFailed(err)
 	}
 	return ar.Close()
+}
+
+// importPlus brings an archive in step with a Maildir++.
+func (p *program) importPlus(c *cli.Context, root, dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(root, maildir.PathOf(mailbox.NewName(filepath.Base(abs))))
+	if c.Bool("dry-run") {
+		if !maildir.Exists(to) {
+			return "", configFailed(dir+" is no archive yet", "without --dry-run mailstow links its files into one: "+to)
+		}
+		return to, nil
+	}
+	if inside(abs, to) {
+		return "", configFailed("the archive would lie inside "+dir, "choose another place for it: --to DIR")
+	}
+	if _, err := maildir.Import(abs, to); err != nil {
+		return "", archiveFailed(err)
+	}
+	return to, begin(c, to)
+}
+
+// inside reports whether a path lies in a directory, or is it.
+func inside(dir, path string) bool {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return true
+	}
+	rel, err := filepath.Rel(dir, abs)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }

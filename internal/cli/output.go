@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,7 +158,7 @@ func (o *output) accountDone(r *outcome) {
 
 // pushed shows how putting mail on a server ended, and the backup before it if
 // there was one.
-func (o *output) pushed(r *proof, pulled *outcome, status int) {
+func (o *output) pushed(r *proof, status int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.state, r.account)
@@ -170,21 +171,98 @@ func (o *output) pushed(r *proof, pulled *outcome, status int) {
 		delete(all, "account")
 		all["time"], all["run"], all["exit_code"] = stamp(time.Now()), o.json.run, status
 		if status != exitOK && r.problem == nil {
-			all["result"] = pulled.word()
+			all["result"] = "failed"
+			if r.pulled != nil {
+				all["result"] = r.pulled.word()
+			}
 		}
 		o.json.write("summary", all)
 		return
 	}
-	if pulled != nil && (o.terminal || o.verbose) && !o.quiet {
-		showOne(o.p.Stdout, pulled)
+	if r.pulled != nil && (o.terminal || o.verbose) && !o.quiet {
+		showOne(o.p.Stdout, r.pulled)
 	}
-	news := r.sum()
-	quiet := !o.terminal && !o.verbose && !o.dryRun && r.problem == nil && news.Sent+news.Recognised+news.Flagged+len(news.TooLarge) == 0
-	if !o.quiet && !quiet {
+	if !o.quiet && (r.news() || o.terminal || o.verbose || o.dryRun) {
 		r.show(o.p.Stdout, o.verbose)
 	}
 	if r.problem != nil && (r.problem.status != exitLater || o.terminal || o.verbose) {
 		r.problem.print(o.p.Stderr)
+	}
+}
+
+// remark prints a problem that does not end the run.
+func (o *output) remark(pr problem) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.json != nil {
+		o.json.problem(object{}, pr)
+		return
+	}
+	if o.progress != nil {
+		o.progress.clear()
+	}
+	pr.print(o.p.Stderr)
+}
+
+// pairDone shows how it went with one pair of a list.
+func (o *output) pairDone(r *proof) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.state, r.account)
+	if o.json != nil {
+		r.json(o.json)
+		return
+	}
+	if o.progress != nil {
+		o.progress.clear()
+	}
+	if o.verbose {
+		r.show(o.p.Stdout, true)
+	}
+	if r.problem != nil && (r.problem.status != exitLater || o.terminal || o.verbose) {
+		r.problem.print(o.p.Stderr)
+	}
+}
+
+// pairsDone shows how it went with all pairs of a list.
+func (o *output) pairsDone(all []*proof, status int, report string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	words, news, missing := map[string]int{}, false, 0
+	t := table{head: []string{"account", "result", ">archived", ">there", ">stored", ">size", ">missing", "proof"}}
+	for _, r := range all {
+		words[r.word()]++
+		news, missing = news || r.news(), missing+r.result.Missing()
+		sum, proved := r.sum(), "-"
+		if len(r.result.Tallies) > 0 {
+			proved = level(sum)
+		}
+		t.add(show(r.account.name), r.word(), count(sum.Archived), count(sum.There()), count(sum.Sent), octets(sum.SentOctets), count(r.result.Missing()), proved)
+	}
+	if o.json != nil {
+		s := object{"time": stamp(time.Now()), "run": o.json.run, "exit_code": status, "result": "ok", "missing": missing, "seconds": seconds(time.Since(o.started))}
+		if status != exitOK {
+			s["result"] = "incomplete"
+		}
+		for _, w := range outcomeWords {
+			s[w] = words[w]
+		}
+		o.json.write("summary", s)
+		return
+	}
+	if o.quiet || !news && !o.terminal && !o.verbose {
+		return
+	}
+	fmt.Fprint(o.p.Stdout, t.String())
+	var parts []string
+	for _, w := range outcomeWords {
+		if words[w] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", words[w], w))
+		}
+	}
+	fmt.Fprintf(o.p.Stdout, "\n%s. Took %s.\n", strings.Join(parts, ", "), clock(time.Since(o.started)))
+	if report != "" {
+		fmt.Fprintf(o.p.Stdout, "%s holds summary.txt, accounts.csv, folders.csv, missing.csv and proof.json\n", show(report))
 	}
 }
 

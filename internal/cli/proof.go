@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +23,28 @@ type proof struct {
 	command string
 	result  migrate.Result
 	problem *problem // nil if all is well
+	pulled  *outcome // of the backup before it, nil if there was none
 	dry     bool
+	line    int // in a list of pairs
+}
+
+// before is the status of the backup before it.
+func (r *proof) before() int {
+	if r.pulled == nil {
+		return exitOK
+	}
+	return r.pulled.status()
+}
+
+// status is the exit status, after a backup or a check that ended with before.
+func (r *proof) status(before int) int {
+	switch {
+	case r.problem == nil:
+		return before
+	case r.command == "verify" && r.problem.status == exitIncomplete:
+		return exitDamaged
+	}
+	return r.problem.status
 }
 
 // sum adds the tallies of wanted folders up.
@@ -58,8 +78,18 @@ func (r *proof) sum() (sum migrate.Tally) {
 
 // word is the outcome in one word.
 func (r *proof) word() string {
+	if r.problem == nil && r.pulled != nil {
+		return r.pulled.word()
+	}
 	o := outcome{account: r.account, problem: r.problem}
 	return o.word()
+}
+
+// news reports whether there is something that a person wants to know also
+// where nobody waits for it.
+func (r *proof) news() bool {
+	t := r.sum()
+	return r.command == "verify" || r.problem != nil || t.Sent+t.Recognised+t.Flagged+len(t.TooLarge) > 0
 }
 
 // level says in words what shows that the messages are on the server.
@@ -242,61 +272,95 @@ func (r *proof) object() object {
 	return o
 }
 
-// write writes the report into a directory: for people, for spreadsheets, and
-// for scripts.
-func (r *proof) write(dir string) error {
+// writeReport writes down how archives and servers compare: for people, for
+// spreadsheets, and for scripts.
+func writeReport(dir, command string, all []*proof) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	var summary, folders, missing, whole bytes.Buffer
-	fmt.Fprintf(&summary, "mailstow %s, %s\narchive  %s\nserver   %s\n\n", r.command, local(time.Now()), show(r.dir), show(r.account.source()))
-	r.show(&summary, true)
-	if r.problem != nil {
-		fmt.Fprintln(&summary)
-		r.problem.print(&summary)
-	}
-	f := csv.NewWriter(&folders)
-	f.Write([]string{"account", "folder", "mailbox", "archived", "there", "missing", "excluded", "too_large", "differs", "altered", "on_server", "proof", "remark"})
-	m := csv.NewWriter(&missing)
-	m.Write([]string{"account", "folder", "state", "date", "from", "subject", "message_id", "size", "reason", "file"})
-	list := []object{}
-	perFolder := []object{}
-	for _, t := range r.result.Tallies {
-		remark := t.Reason
-		if t.Skipped != "" {
-			remark = "left out: " + t.Skipped
+	var summary, whole bytes.Buffer
+	accounts := sheet("account", "archive", "server", "archived", "there", "missing", "excluded", "too_large", "differs", "altered", "proof", "result")
+	folders := sheet("account", "folder", "mailbox", "archived", "there", "missing", "excluded", "too_large", "differs", "altered", "on_server", "proof", "remark")
+	missing := sheet("account", "folder", "state", "date", "from", "subject", "message_id", "size", "reason", "file")
+	now, objects := time.Now(), []object{}
+	fmt.Fprintf(&summary, "mailstow %s, %s\n", command, local(now))
+	for _, r := range all {
+		fmt.Fprintf(&summary, "\narchive  %s\nserver   %s\n", show(r.dir), show(r.account.source()))
+		r.show(&summary, true)
+		if r.problem != nil {
+			r.problem.print(&summary)
 		}
-		n := strconv.Itoa
-		f.Write([]string{r.account.name, cell(t.Folder.String()), cell(t.Mailbox.String()), n(t.Archived), n(t.There()), n(t.Left()), n(t.Excluded), n(len(t.TooLarge)), n(len(t.Differ)), n(len(t.Altered)), n(t.OnServer), level(t), cell(remark)})
-		perFolder = append(perFolder, folderObject(r.account.name, t))
-		for _, s := range states(t) {
-			for _, x := range s.all {
-				date := ""
-				if !x.Date.IsZero() {
-					date = stamp(x.Date)
+		o, list, perFolder := r.object(), []object{}, []object{}
+		t := r.sum()
+		accounts.row(r.account.name, r.dir, r.account.source(), t.Archived, t.There(), r.result.Missing(), t.Excluded, len(t.TooLarge), len(t.Differ), len(t.Altered), level(t), r.word())
+		for _, t := range r.result.Tallies {
+			remark := t.Reason
+			if t.Skipped != "" {
+				remark = "left out: " + t.Skipped
+			}
+			folders.row(r.account.name, t.Folder, t.Mailbox, t.Archived, t.There(), t.Left(), t.Excluded, len(t.TooLarge), len(t.Differ), len(t.Altered), t.OnServer, level(t), remark)
+			perFolder = append(perFolder, folderObject(r.account.name, t))
+			for _, s := range states(t) {
+				for _, x := range s.all {
+					date := ""
+					if !x.Date.IsZero() {
+						date = stamp(x.Date)
+					}
+					missing.row(r.account.name, t.Folder, s.name, date, x.From, x.Subject, x.MessageID, x.Size, x.Text, x.File)
+					m := messageObject(r.account.name, actions[s.name], t, x)
+					m["state"] = s.name
+					list = append(list, m)
 				}
-				m.Write([]string{r.account.name, cell(t.Folder.String()), s.name, date, cell(x.From), cell(x.Subject), cell(x.MessageID), strconv.FormatInt(x.Size, 10), cell(x.Text), cell(x.File)})
-				o := messageObject(r.account.name, actions[s.name], t, x)
-				o["state"] = s.name
-				list = append(list, o)
 			}
 		}
+		o["archive"], o["server"], o["folders"], o["messages"] = r.dir, r.account.source(), perFolder, list
+		objects = append(objects, o)
 	}
-	f.Flush()
-	m.Flush()
-	all := r.object()
-	all["v"], all["time"], all["command"], all["archive"], all["server"], all["folders"], all["messages"] = 1, stamp(time.Now()), r.command, r.dir, r.account.source(), perFolder, list
 	enc := json.NewEncoder(&whole)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	err := errors.Join(f.Error(), m.Error(), enc.Encode(all))
+	err := enc.Encode(object{"v": 1, "time": stamp(now), "command": command, "accounts": objects})
 	for _, file := range []struct {
 		name    string
 		content []byte
-	}{{"summary.txt", summary.Bytes()}, {"folders.csv", folders.Bytes()}, {"missing.csv", missing.Bytes()}, {"proof.json", whole.Bytes()}} {
+	}{
+		{"summary.txt", summary.Bytes()}, {"accounts.csv", accounts.bytes()}, {"folders.csv", folders.bytes()},
+		{"missing.csv", missing.bytes()}, {"proof.json", whole.Bytes()},
+	} {
 		err = errors.Join(err, replace(filepath.Join(dir, file.name), file.content))
 	}
 	return err
+}
+
+// spreadsheet is a CSV file in the making.
+type spreadsheet struct {
+	b bytes.Buffer
+	w *csv.Writer
+}
+
+func sheet(head ...string) *spreadsheet {
+	s := &spreadsheet{}
+	s.w = csv.NewWriter(&s.b)
+	s.w.Write(head)
+	return s
+}
+
+// row adds a line. Texts of strangers must not be formulas.
+func (s *spreadsheet) row(cells ...any) {
+	var line []string
+	for _, c := range cells {
+		text := fmt.Sprint(c)
+		if _, number := c.(int); !number && text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+			text = "'" + text
+		}
+		line = append(line, text)
+	}
+	s.w.Write(line)
+}
+
+func (s *spreadsheet) bytes() []byte {
+	s.w.Flush()
+	return s.b.Bytes()
 }
 
 // replace writes a file that appears whole or not at all.
@@ -305,12 +369,4 @@ func replace(path string, content []byte) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
-}
-
-// cell is a text of a stranger in a spreadsheet, where it must not be a formula.
-func cell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
 }

@@ -76,29 +76,47 @@ func mappingOf(c *cli.Context) (m migrate.Mapping, err error) {
 	return m, nil
 }
 
-// pushTo stores what an archive holds on a server, and tells how that went.
-func (p *program) pushTo(c *cli.Context, command, dir string, a *account, out *output) error {
-	result, err := p.push(c, command, dir, &server{account: a}, out)
-	return p.pushed(c, &proof{account: a, dir: dir, command: command, result: result, problem: pushFailed(c.Context, a, result, err), dry: out.dryRun}, nil, out)
+// pushOptions reads the options for mail that goes to the account.
+func (a *account) pushOptions(c *cli.Context, now time.Time) (o migrate.Options, err error) {
+	if o, err = pushOptions(c, now); err != nil {
+		return o, err
+	}
+	o.Connections = a.connections
+	if a.pair == nil {
+		return o, nil
+	}
+	if a.pair.Under != "" {
+		o.Mapping.Under = a.pair.Under
+	}
+	for from, to := range a.pair.Map {
+		o.Mapping.Renamed[from] = to
+	}
+	o.Filter, err = wanted(c, a.pair.Source, now)
+	return o, err
 }
 
-// pushed tells how it went to store mail on a server, after a backup if pulled
-// is not nil.
-func (p *program) pushed(c *cli.Context, r *proof, pulled *outcome, out *output) error {
-	status := exitOK
-	switch {
-	case r.problem != nil:
-		status = r.problem.status
-	case pulled != nil:
-		status = pulled.status()
-	}
+// pushTo stores what an archive holds on a server, and tells how that went.
+func (p *program) pushTo(c *cli.Context, command, dir string, a *account, out *output) error {
+	return p.pushed(c, p.pushOne(c, command, dir, a, out), exitOK, out)
+}
+
+// pushOne stores what an archive holds on a server.
+func (p *program) pushOne(c *cli.Context, command, dir string, a *account, out *output) *proof {
+	result, err := p.push(c, command, dir, &server{account: a}, out)
+	return &proof{account: a, dir: dir, command: command, result: result, problem: pushFailed(c.Context, a, result, err), dry: out.dryRun}
+}
+
+// pushed tells how it went to store mail on a server, or to compare with one.
+// before is the status of the backup, or the check, that came before.
+func (p *program) pushed(c *cli.Context, r *proof, before int, out *output) error {
+	status := r.status(before)
 	if dir := c.String("report"); dir != "" {
-		if err := r.write(dir); err != nil {
+		if err := writeReport(dir, r.command, []*proof{r}); err != nil {
 			out.warn(r.account, "the report cannot be written: "+err.Error())
 			status = max(status, exitDisk)
 		}
 	}
-	out.pushed(r, pulled, status)
+	out.pushed(r, status)
 	if status != exitOK {
 		return &saidError{status}
 	}
@@ -121,11 +139,11 @@ func (p *program) push(c *cli.Context, command, dir string, s *server, out *outp
 // pushFrom lets the engine work on an archive that is perhaps being filled.
 func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, ar *maildir.Archive, s *server, out *output, filling *migrate.Filling) (result migrate.Result, err error) {
 	a, started := s.account, time.Now()
-	o, err := pushOptions(c, started)
+	o, err := a.pushOptions(c, started)
 	if err != nil {
 		return result, err
 	}
-	o.Connections, o.Filling = a.connections, filling
+	o.Filling = filling
 	outlet, err := ar.To(ctx, a.source())
 	if err != nil {
 		return result, archiveFailed(err)

@@ -21,11 +21,14 @@ func (p *program) statusCommand() *cli.Command {
 		ArgsUsage: "[ACCOUNT|DIR]...",
 		Description: `  mailstow status
   mailstow status --max-age 26h    # exit 3 if any account is older: for monitoring
-  mailstow status --failed work    # messages that could not be fetched, and why`,
+  mailstow status --failed work    # messages that could not be fetched, and why
+  mailstow status --pairs users.csv   # how far each has been moved`,
 		Flags: []cli.Flag{
 			text("to", "archive `DIR`", "t"),
 			text("max-age", "fail if the last good run is older than `AGE` (36h, 7d)"),
 			yes("failed", "list the messages that could not be fetched"),
+			text("pairs", "show how far each line of `FILE` has been moved"),
+			text("pairs-format", "`FORMAT` of that file: csv, toml, imapsync (default: by its name)"),
 		},
 		Action: p.status,
 	}
@@ -53,6 +56,9 @@ func (p *program) status(c *cli.Context) error {
 		if maxAge, err = age(s); err != nil {
 			return err
 		}
+	}
+	if c.String("pairs") != "" {
+		return p.statusPairs(c)
 	}
 	at, err := p.places(c, c.Args().Slice())
 	if err != nil {

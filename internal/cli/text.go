@@ -115,6 +115,9 @@ func showAll(w io.Writer, outcomes []outcome) {
 	fmt.Fprintf(w, "\n%s.\n", tallyWords(outcomes))
 }
 
+// outcomeWords are what [outcome.word] returns.
+var outcomeWords = []string{"ok", "paused", "skipped", "incomplete", "interrupted", "failed"}
+
 // tallyWords counts outcomes: "2 ok, 1 incomplete".
 func tallyWords(outcomes []outcome) string {
 	n := map[string]int{}
@@ -122,7 +125,7 @@ func tallyWords(outcomes []outcome) string {
 		n[outcomes[i].word()]++
 	}
 	var words []string
-	for _, word := range []string{"ok", "paused", "skipped", "incomplete", "interrupted", "failed"} {
+	for _, word := range outcomeWords {
 		if n[word] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n[word], word))
 		}

@@ -37,7 +37,7 @@ program has put there are told as foreign and are no damage.`,
 			yes("full", "with --against, download each message and compare its octets"),
 			yes("skip-too-big", "messages that are larger than that server takes are no failure"),
 			text("report", "write summary.txt, folders.csv, missing.csv and proof.json into `DIR`"),
-		}, placeFlags(), wantedFlags(), loginFlags()),
+		}, placeFlags(), pairsFlags(), wantedFlags(), loginFlags()),
 		Action: p.verify,
 	}
 }
@@ -73,6 +73,9 @@ func (p *program) verify(c *cli.Context) error {
 		}
 	}
 	o.Quick = c.Bool("quick")
+	if c.String("pairs") != "" {
+		return p.verifyPairs(c, o)
+	}
 	at, err := p.places(c, c.Args().Slice())
 	if err != nil {
 		return err
@@ -144,26 +147,15 @@ func (p *program) verifyAgainst(c *cli.Context, at []place, o maildir.VerifyOpti
 	if err != nil {
 		return err
 	}
-	status := local
-	if r.problem != nil {
-		if status = r.problem.status; status == exitIncomplete {
-			status = exitDamaged
-		}
-	}
-	shown.pushed(r, nil, status)
-	if status != exitOK {
-		return &saidError{status}
-	}
-	return nil
+	return p.pushed(c, r, local, shown)
 }
 
 // prove compares an archive with a server.
 func (p *program) prove(c *cli.Context, dir string, a *account, out *output) (*proof, error) {
-	o, err := pushOptions(c, time.Now())
+	o, err := a.pushOptions(c, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	o.Connections = a.connections
 	ar, err := maildir.Open(c.Context, dir, maildir.Options{})
 	if err != nil {
 		return nil, archiveFailed(err)
@@ -174,13 +166,7 @@ func (p *program) prove(c *cli.Context, dir string, a *account, out *output) (*p
 		return nil, archiveFailed(err)
 	}
 	result, err := migrate.Prove(c.Context, &server{account: a}, outgoing{outlet}, &accountSink{out: out, account: a}, o, c.Bool("full"))
-	r := &proof{account: a, dir: dir, command: "verify", result: result, problem: pushFailed(c.Context, a, result, err)}
-	if report := c.String("report"); report != "" {
-		if err := r.write(report); err != nil {
-			return nil, archiveFailed(err)
-		}
-	}
-	return r, nil
+	return &proof{account: a, dir: dir, command: "verify", result: result, problem: pushFailed(c.Context, a, result, err)}, nil
 }
 
 func acceptRemoved(ctx context.Context, pl place) error {

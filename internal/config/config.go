@@ -38,6 +38,7 @@ type Account struct {
 	HasPassword     bool
 	PasswordCommand []string // a program and its arguments
 	PasswordFile    string
+	PasswordVar     string // a variable of the environment
 	TLSCA           string
 	TLSCert, TLSKey string // files with a client certificate and its key
 	Timeout         time.Duration

@@ -1,0 +1,159 @@
+package maildir
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unicode/utf16"
+
+	"mailstow/mailbox"
+)
+
+// IsMaildir reports whether a directory is a Maildir.
+func IsMaildir(dir string) bool {
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if fi, err := os.Stat(filepath.Join(dir, sub)); err != nil || !fi.IsDir() {
+			return false
+		}
+	}
+	return true
+}
+
+// Import brings the messages of a Maildir++, as Dovecot and Courier write it
+// (the directory is INBOX, .Work.2024 in it the mailbox Work/2024), into the
+// directory of an archive that is not open. Files are linked where both are on
+// one file system, else copied; what is there already only gets its flags. It
+// returns how many messages came. Nothing is changed in the Maildir++.
+func Import(from, to string) (messages int, err error) {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return 0, err
+	}
+	boxes := map[string]mailbox.Name{from: mailbox.NewName("INBOX")}
+	for _, e := range entries {
+		dir := filepath.Join(from, e.Name())
+		if name, ok := strings.CutPrefix(e.Name(), "."); ok && name != "" && IsMaildir(dir) {
+			var levels []string
+			for level := range strings.SplitSeq(name, ".") {
+				levels = append(levels, decodeUTF7(level))
+			}
+			boxes[dir] = mailbox.NewName(levels...)
+		}
+	}
+	for dir, name := range boxes {
+		n, err := importFolder(dir, filepath.Join(to, PathOf(name)))
+		if messages += n; err != nil {
+			return messages, err
+		}
+	}
+	return messages, nil
+}
+
+// importFolder brings the messages of one Maildir into another.
+func importFolder(from, to string) (messages int, err error) {
+	there := map[string]string{} // path below to, by the part before the flags
+	for _, sub := range []string{"tmp", "new", "cur"} {
+		if err := os.MkdirAll(filepath.Join(to, sub), 0o700); err != nil {
+			return 0, err
+		}
+		if sub != "tmp" {
+			entries, err := os.ReadDir(filepath.Join(to, sub))
+			if err != nil {
+				return 0, err
+			}
+			for _, e := range entries {
+				there[keyOf(e.Name())] = filepath.Join(sub, e.Name())
+			}
+		}
+	}
+	for _, sub := range []string{"new", "cur"} {
+		entries, err := os.ReadDir(filepath.Join(from, sub))
+		if err != nil {
+			return messages, err
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") || !e.Type().IsRegular() {
+				continue
+			}
+			path := filepath.Join(sub, e.Name())
+			had, known := there[keyOf(e.Name())]
+			switch {
+			case !known:
+				err = linkOrCopy(filepath.Join(from, path), filepath.Join(to, path), filepath.Join(to, "tmp", e.Name()))
+				messages++
+			case had != path:
+				err = os.Rename(filepath.Join(to, had), filepath.Join(to, path))
+			}
+			if errors.Is(err, os.ErrNotExist) {
+				messages, err = messages-1, nil // it was moved or removed meanwhile
+			}
+			if err != nil {
+				return messages, err
+			}
+		}
+	}
+	return messages, nil
+}
+
+// linkOrCopy makes to the same file as from or, on another file system, a copy
+// with its time, which is written at tmp first.
+func linkOrCopy(from, to, tmp string) error {
+	err := os.Link(from, to)
+	if !errors.Is(err, syscall.EXDEV) && !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.EMLINK) {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	fi, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Sync(), out.Close(), os.Chtimes(tmp, fi.ModTime(), fi.ModTime())); err != nil {
+		return err
+	}
+	return os.Rename(tmp, to)
+}
+
+// decodeUTF7 reads a name in modified UTF-7 (RFC 3501 section 5.1.3). What is
+// none stays as it is.
+func decodeUTF7(name string) string {
+	var out strings.Builder
+	for rest := name; rest != ""; {
+		text, coded, found := strings.Cut(rest, "&")
+		out.WriteString(text)
+		if !found {
+			break
+		}
+		code, after, ended := strings.Cut(coded, "-")
+		if !ended {
+			return name
+		}
+		rest = after
+		if code == "" {
+			out.WriteByte('&')
+			continue
+		}
+		b, err := base64.RawStdEncoding.DecodeString(strings.ReplaceAll(code, ",", "/"))
+		if err != nil || len(b)%2 != 0 {
+			return name
+		}
+		units := make([]uint16, 0, len(b)/2)
+		for i := 0; i < len(b); i += 2 {
+			units = append(units, uint16(b[i])<<8|uint16(b[i+1]))
+		}
+		out.WriteString(string(utf16.Decode(units)))
+	}
+	return out.String()
+}
