@@ -70,6 +70,11 @@ func importFolder(from, to string) (messages int, err error) {
 			}
 		}
 	}
+	if b, err := os.ReadFile(filepath.Join(from, keywordsFile)); err == nil { // what letters in the names stand for
+		if err := os.WriteFile(filepath.Join(to, keywordsFile), b, 0o600); err != nil {
+			return 0, err
+		}
+	}
 	for _, sub := range []string{"new", "cur"} {
 		entries, err := os.ReadDir(filepath.Join(from, sub))
 		if err != nil {

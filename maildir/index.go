@@ -141,6 +141,7 @@ CREATE TABLE form (
 	note          TEXT NOT NULL,        -- what was done to it
 	PRIMARY KEY (message, size, header_sha256)
 ) WITHOUT ROWID;
+ALTER TABLE mailbox ADD COLUMN placed INTEGER REFERENCES folder(id); -- that was put into it last, to stay there
 `}
 
 // openIndex opens the database at path and brings its schema forward. A file

@@ -31,6 +31,7 @@ type mailboxRow struct {
 
 	stood    mailbox.State // at the last complete pull
 	failures int           // messages that could not be fetched so far
+	placed   *folder       // that goes into it; nil if there is no news of that
 }
 
 // From returns the archive as the source fills it: a server and login such as
@@ -336,14 +337,24 @@ func (in *Intake) save(ctx context.Context, tx *sql.Tx, m *mailboxRow) error {
 		return err
 	}
 	if m.id != 0 {
-		return nil
+		return in.savePlaced(ctx, tx, m)
 	}
 	r, err := tx.ExecContext(ctx, "INSERT INTO mailbox (source, folder, wire, delimiter, role) VALUES (?, ?, ?, ?, ?)",
 		in.source, m.folder.id, []byte(m.Wire), m.Delimiter, m.Role)
 	if err != nil {
 		return fmt.Errorf("mailbox %q: %w", m.Wire, err)
 	}
-	m.id, err = r.LastInsertId()
+	if m.id, err = r.LastInsertId(); err != nil {
+		return err
+	}
+	return in.savePlaced(ctx, tx, m)
+}
+
+func (in *Intake) savePlaced(ctx context.Context, tx *sql.Tx, m *mailboxRow) error {
+	if m.placed == nil {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE mailbox SET placed = ? WHERE id = ?", m.placed.id, m.id)
 	return err
 }
 
@@ -366,9 +377,14 @@ func (a *Archive) BeginRun(ctx context.Context, r Run) (int64, error) {
 	return res.LastInsertId()
 }
 
-// Killed reports whether the last run that put mail on a server was killed.
+// Unsettled is the result of a run that ended while a server had mail whose
+// storing it had not confirmed.
+const Unsettled = "interrupted"
+
+// Killed reports whether the last run that put mail on a server was killed, or
+// ended [Unsettled]: the server may still be storing what it was sent.
 func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err error) {
-	err = a.db.QueryRowContext(ctx, "SELECT ended_at IS NULL FROM run WHERE source = ? AND command != 'backup' ORDER BY id DESC LIMIT 1", server).Scan(&killed)
+	err = a.db.QueryRowContext(ctx, "SELECT ended_at IS NULL OR result = ? FROM run WHERE source = ? AND command != 'backup' ORDER BY id DESC LIMIT 1", Unsettled, server).Scan(&killed)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
@@ -376,10 +392,10 @@ func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err e
 }
 
 // SentSince returns how many octets runs that ended since a moment, or have not
-// ended, have put on a server, and when the first of them began.
+// ended, have put on a server, and when the first of them ended, or began.
 func (a *Archive) SentSince(ctx context.Context, server string, since time.Time) (octets int64, first time.Time, err error) {
 	var started sql.NullInt64
-	err = a.db.QueryRowContext(ctx, `SELECT coalesce(sum(new_octets), 0), min(started_at) FROM run
+	err = a.db.QueryRowContext(ctx, `SELECT coalesce(sum(new_octets), 0), min(coalesce(ended_at, started_at)) FROM run
 		WHERE source = ? AND command != 'backup' AND new_octets > 0 AND coalesce(ended_at, started_at) >= ?`, server, since.Unix()).Scan(&octets, &started)
 	return octets, fromUnix(started), err
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,7 +45,7 @@ type Folder struct {
 	Role     string // that it has on the server it is from; "" for none
 	Messages int
 	Octets   int64
-	Placed   string // the server's spelling of the mailbox that it went to, or came from, last; "" for none
+	Placed   string // the server's spelling of the mailbox that it came from, or went to to stay; "" for none
 }
 
 // Folders returns the archive's folders.
@@ -55,8 +57,10 @@ func (o *Outlet) Folders(ctx context.Context) ([]Folder, error) {
 		err := r.Scan(&folderPath, &wire)
 		placed[folderPath] = string(wire)
 		return err
-	}, `SELECT f.path, b.wire FROM mailbox b JOIN folder f ON f.id = b.folder
-		WHERE b.source = ? AND EXISTS (SELECT 1 FROM mapping p WHERE p.mailbox = b.id) ORDER BY b.id`, o.in.source)
+	}, `SELECT path, wire FROM (
+			SELECT f.path, b.wire, 0 AS own, b.id FROM mailbox b JOIN folder f ON f.id = b.placed WHERE b.source = ?1
+			UNION ALL SELECT f.path, b.wire, 1, b.id FROM mailbox b JOIN folder f ON f.id = b.folder WHERE b.source = ?1 AND b.completed_at IS NOT NULL
+		) ORDER BY own, id`, o.in.source)
 	if err != nil {
 		return nil, err
 	}
@@ -69,15 +73,24 @@ func (o *Outlet) Folders(ctx context.Context) ([]Folder, error) {
 }
 
 // Place says that messages of the folder go into a mailbox. If the mailbox is
-// backed up one day, that is its folder, unless it has another already.
-func (o *Outlet) Place(m mailbox.Mailbox, folderPath string) {
+// backed up one day, that is its folder, unless it has another already or the
+// folder is that of another mailbox. stay says that the folder goes there the
+// next time too.
+func (o *Outlet) Place(m mailbox.Mailbox, folderPath string, stay bool) {
 	a := o.in.a
 	a.mu.Lock()
-	if f := a.folders[folderPath]; f != nil && o.in.mailboxes[m.Wire] == nil {
+	f := a.folders[folderPath]
+	taken := false
+	for wire, row := range o.in.mailboxes {
+		taken = taken || row.folder == f && wire != m.Wire
+	}
+	if f != nil && !taken && o.in.mailboxes[m.Wire] == nil {
 		o.in.mailboxes[m.Wire] = &mailboxRow{folder: f}
 	}
 	a.mu.Unlock()
-	o.in.place(m)
+	if row := o.in.place(m); stay {
+		row.placed = f
+	}
 }
 
 func (o *Outlet) folder(folderPath string) *folder {
@@ -97,10 +110,21 @@ func (o *Outlet) Unclaimed(ctx context.Context, folderPath string, m mailbox.Mai
 	here := all[:0]
 	for _, c := range all {
 		if !c.Removed {
+			c.Flags = pushable(c.Flags)
 			here = append(here, c)
 		}
 	}
 	return here, err
+}
+
+// pushable returns the flags that go to a server with a message. One that is
+// marked as deleted would be gone at the next expunge.
+func pushable(flags []string) []string {
+	own := func(f string) bool { return strings.EqualFold(f, `\Deleted`) || strings.EqualFold(f, `\Recent`) }
+	if !slices.ContainsFunc(flags, own) {
+		return flags
+	}
+	return slices.DeleteFunc(slices.Clone(flags), own)
 }
 
 // Forms returns other forms in which a server may have messages of the folder.
@@ -149,7 +173,7 @@ func (o *Outlet) EachHeld(ctx context.Context, folderPath string, m mailbox.Mail
 		}
 		copy(h.SHA256[:], sum)
 		copy(h.Header[:], header)
-		h.ID, h.Told, h.Flags = mailbox.ID(id), interned.fields(told), interned.fields(flags)
+		h.ID, h.Told, h.Flags = mailbox.ID(id), pushable(interned.fields(told)), pushable(interned.fields(flags))
 		fn(h)
 		return nil
 	}, `SELECT p.id, m.folder = ?, p.how = 'recognised', p.flags, m.id, m.size, m.lines_size, m.sha256, m.header_sha256, m.rewritten, m.removed_at IS NOT NULL, m.flags, m.internal_date
@@ -229,7 +253,7 @@ func (o *Outlet) Open(ctx context.Context, message int64) (u mailbox.Upload, con
 	if file == nil {
 		return u, nil, ErrDamaged
 	}
-	u = mailbox.Upload{Flags: interned{}.fields(flags), InternalDate: time.Unix(internal, 0)}
+	u = mailbox.Upload{Flags: pushable(interned{}.fields(flags)), InternalDate: time.Unix(internal, 0)}
 	if err := o.read(&u, file, sum, origin != "server"); err != nil {
 		file.Close()
 		return u, nil, err

@@ -34,7 +34,7 @@ func (m Mapping) target(f Folder, boxes []mailbox.Mailbox, shared bool) (name ma
 		elems = elems[1:]
 		name = mailbox.NewName(elems...)
 	}
-	if i := slices.IndexFunc(boxes, func(b mailbox.Mailbox) bool { return b.Wire == f.Placed }); i >= 0 && m.Under == "" && !m.NoRoles {
+	if i := slices.IndexFunc(boxes, func(b mailbox.Mailbox) bool { return b.Wire == f.Placed }); i >= 0 && m.stays() {
 		return boxes[i].Name, &boxes[i]
 	}
 	if m.Under != "" {
@@ -66,6 +66,9 @@ func sharesInbox(folders []Folder) bool {
 	}
 	return below
 }
+
+// stays reports whether a folder goes where it goes now the next time too.
+func (m Mapping) stays() bool { return m.Under == "" && !m.NoRoles }
 
 // UnknownFolderError says that a folder which is to go elsewhere is not there.
 type UnknownFolderError struct{ Folder string }

@@ -12,6 +12,7 @@ import (
 
 // form is how a message is sent. The zero value is as it is.
 type form struct {
+	again   bool // once more: some refusals pass
 	unkeyed bool // without keywords
 	undated bool // without its time of arrival
 	repairs repair.Steps
@@ -22,6 +23,7 @@ const allRepairs = repair.Ends | repair.NULs | repair.Header | repair.Long
 // forms are tried one after the other on a message that the server refuses.
 var forms = [...]form{
 	{},
+	{again: true},
 	{unkeyed: true},
 	{undated: true},
 	{repairs: repair.Ends},
@@ -65,7 +67,7 @@ func (s *sender) formOf(p *plan, c fingerprint.Candidate) form {
 
 // of returns what a form changes in a message that needs just n.
 func (n form) of(f form) form {
-	return form{f.unkeyed && n.unkeyed, f.undated && n.undated, f.repairs & n.repairs}
+	return form{f.again && n != form{}, f.unkeyed && n.unkeyed, f.undated && n.undated, f.repairs & n.repairs}
 }
 
 // next chooses the next form for a message that is refused. If there is none

@@ -1,8 +1,11 @@
 package migrate
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -63,9 +66,11 @@ func (r *run) lookAll(ctx context.Context, unsettled bool) error {
 		}
 	}
 	close(stale)
-	for len(r.lookers) < min(r.Connections, (len(stale)+1)/2) {
+	n := min(max(r.Connections-r.due, 1), (len(stale)+1)/2)
+	for len(r.lookers) < n {
 		r.lookers = append(r.lookers, &looker{run: r})
 	}
+	r.spare(max(r.Connections-n, 0))
 	var g errgroup.Group
 	for _, l := range r.lookers {
 		g.Go(func() error {
@@ -74,8 +79,8 @@ func (r *run) lookAll(ctx context.Context, unsettled bool) error {
 				switch {
 				case err == nil:
 					p.looked = true
-				case retry.IsRefused(err) && p.doubted && !p.remade: // it has gone during the run
-					p.exists, p.remade, p.blocked, p.looked = false, true, "", true
+				case retry.IsRefused(err) && p.doubted > 0 && !p.remade: // it has gone during the run
+					p.gone()
 				case retry.IsRefused(err):
 					p.Reason = err.Error()
 				default:
@@ -85,12 +90,25 @@ func (r *run) lookAll(ctx context.Context, unsettled bool) error {
 			return nil
 		})
 	}
-	return g.Wait()
+	err := g.Wait()
+	if err == nil && unsettled {
+		r.unanswered.Store(false)
+	}
+	return err
+}
+
+// gone makes a plan to store everything again.
+func (p *plan) gone() {
+	p.exists, p.remade, p.looked = false, true, false
+	p.blocked, p.pushed, p.untold = "", nil, nil
+	clear(p.refuse)
+	clear(p.tooLarge)
+	p.seen = false
 }
 
 // look finds out what the mailbox lacks of a folder.
 func (l *looker) look(ctx context.Context, p *plan, unsettled bool) (err error) {
-	l.archive.Place(p.box, p.path)
+	l.archive.Place(p.box, p.path, l.Mapping.stays())
 	if !p.exists {
 		p.before, p.empty, p.seen = map[mailbox.ID]bool{}, true, true
 		return l.ahead(ctx, p)
@@ -107,6 +125,9 @@ func (r *run) ahead(ctx context.Context, p *plan) error {
 	free, err := r.archive.Unclaimed(ctx, p.path, p.box, func(id mailbox.ID) bool { return p.live[id] })
 	if err != nil {
 		return retry.Permanent(err)
+	}
+	if !p.exists {
+		p.Archived = len(free)
 	}
 	r.lacks(p, free)
 	return nil
@@ -186,11 +207,12 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 			strange = append(strange, m)
 		}
 	}
-	if r.Filling != nil {
-		p.live = known
-	}
+	p.live = known
 	claimed, old, err := r.recognise(ctx, d, p, strange, free, forms)
 	if err != nil {
+		return err
+	}
+	if err := r.resemble(ctx, d, p, strange, free, claimed); err != nil {
 		return err
 	}
 	first := !p.seen
@@ -203,7 +225,8 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	} else if err := r.matchUntold(ctx, p, known, strange, claimed); err != nil {
 		return err
 	}
-	there := p.Archived - len(free)
+	there := p.held
+	p.Archived = there + len(free)
 	p.OnServer = len(l.Messages)
 	p.ByHeader += len(claimed)
 	if first {
@@ -228,6 +251,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	}
 	var odd []mailbox.Message
 	was := map[mailbox.ID][]fingerprint.Candidate{} // what the odd ones should be
+	held := map[int64]int{}                         // how often
 	p.ByHeader, p.there = 0, map[mailbox.ID]fingerprint.Candidate{}
 	err = r.archive.EachHeld(ctx, p.path, p.box, func(h Held) {
 		m := listed[h.ID]
@@ -235,6 +259,9 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 			return
 		}
 		known[h.ID] = true
+		if h.Here && !h.Removed {
+			held[h.Message]++
+		}
 		if h.Here && h.Recognised {
 			p.ByHeader++
 		}
@@ -250,6 +277,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	if err != nil {
 		return nil, retry.Permanent(err)
 	}
+	defer func() { p.held = len(held) }()
 	if len(odd) == 0 {
 		return known, nil
 	}
@@ -258,6 +286,10 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 		if !slices.ContainsFunc(was[m.ID], func(c fingerprint.Candidate) bool { return c.Header == h.Sum }) {
 			delete(known, m.ID)
 			delete(p.there, m.ID)
+			message := was[m.ID][len(was[m.ID])-1].Message
+			if held[message]--; held[message] <= 0 {
+				delete(held, message)
+			}
 		}
 		return nil
 	})
@@ -460,6 +492,86 @@ func (r *run) matchUntold(ctx context.Context, p *plan, known map[mailbox.ID]boo
 	return nil
 }
 
+// resemble finds messages to which the server has added header fields, among
+// those of which it is not known whether they have been stored: without it
+// they would be stored again.
+func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []mailbox.Message, free []fingerprint.Candidate, claimed map[int64]bool) error {
+	doubtful := map[int64]bool{}
+	for _, c := range slices.Concat(p.unanswered, p.untold) {
+		doubtful[c.Message] = true
+	}
+	p.unanswered = nil
+	anything := !p.seen && r.Unsettled // what an earlier run has sent is not known
+	sought := slices.DeleteFunc(slices.Clone(free), func(c fingerprint.Candidate) bool {
+		return claimed[c.Message] || !anything && !doubtful[c.Message]
+	})
+	come := slices.DeleteFunc(slices.Clone(strange), func(m mailbox.Message) bool {
+		return p.live[m.ID] || !anything && p.before[m.ID]
+	})
+	if len(sought) == 0 || len(come) == 0 {
+		return nil
+	}
+	byID := map[string][]fingerprint.Candidate{}
+	for _, c := range sought {
+		about, err := r.archive.Describe(ctx, c.Message)
+		if err != nil {
+			return retry.Permanent(err)
+		}
+		byID[strings.Trim(about.MessageID, "<>")] = append(byID[strings.Trim(about.MessageID, "<>")], c)
+	}
+	batch := r.archive.Begin()
+	err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
+		there, err := readFields(bufio.NewReader(bytes.NewReader(header)))
+		if err != nil {
+			return err
+		}
+		for _, c := range byID[messageID(there)] {
+			if claimed[c.Message] || !r.isWithin(ctx, c, m.Size-int64(len(header)), there) {
+				continue
+			}
+			claimed[c.Message], p.live[m.ID] = true, true
+			batch.Form(c.Message, formThere(m, fingerprint.ReadHeader(header)), changedThere)
+			return batch.Claim(ctx, p.box, m, c.Message, false)
+		}
+		return nil
+	})
+	if err != nil && !retry.IsRefused(err) {
+		return err
+	}
+	if r.DryRun {
+		return nil
+	}
+	return commit(ctx, batch)
+}
+
+// messageID returns the Message-ID among fields, without its brackets.
+func messageID(fields [][]byte) string {
+	for _, f := range fields {
+		if name, value, ok := strings.Cut(string(f), ":"); ok && strings.EqualFold(strings.TrimSpace(name), "Message-ID") {
+			return strings.Trim(strings.TrimSpace(value), "<>")
+		}
+	}
+	return ""
+}
+
+// isWithin reports whether a message has a body of this size, and all its
+// fields are among others.
+func (r *run) isWithin(ctx context.Context, c fingerprint.Candidate, body int64, fields [][]byte) bool {
+	content, err := r.archive.Open(ctx, c.Message)
+	if err != nil {
+		return false
+	}
+	defer content.Close()
+	own, err := readFields(bufio.NewReader(io.LimitReader(content.Content, content.Size)))
+	if err != nil {
+		return false
+	}
+	for _, f := range own {
+		content.Size -= int64(len(f))
+	}
+	return (body == content.Size || body == content.Size+2) && among(own, fields)
+}
+
 // describe asks for the sizes that are not known.
 func describe(ctx context.Context, d Destination, m mailbox.Mailbox, msgs []mailbox.Message) error {
 	var bare []mailbox.Message
@@ -528,9 +640,7 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 				if sent[c.Message] {
 					p.compareFlags(sought[c.Message], m)
 				}
-				if r.Filling != nil {
-					p.live[m.ID] = true
-				}
+				p.live[m.ID] = true
 				if r.full {
 					p.there[m.ID] = sought[c.Message]
 				}

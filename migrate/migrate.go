@@ -13,6 +13,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mailstow/internal/filter"
@@ -76,7 +77,7 @@ type Folder struct {
 	Role     string
 	Messages int
 	Octets   int64
-	Placed   string // the server's spelling of the mailbox that it went to last; "" for none
+	Placed   string // the server's spelling of the mailbox that it belongs to there; "" for none
 }
 
 // Archive holds what is to be stored. Its methods may be called from several
@@ -84,8 +85,9 @@ type Folder struct {
 type Archive interface {
 	Folders(ctx context.Context) ([]Folder, error)
 
-	// Place says that a folder's messages go into a mailbox.
-	Place(m mailbox.Mailbox, folder string)
+	// Place says that a folder's messages go into a mailbox; stay, that they
+	// are to go there the next time too.
+	Place(m mailbox.Mailbox, folder string, stay bool)
 
 	// EachHeld calls fn for every message that stands for one in the mailbox,
 	// and says of each whether it is in the folder.
@@ -231,7 +233,11 @@ func (t Tally) whole() bool {
 
 // Result is what a run ends with.
 type Result struct {
-	Tallies  []Tally
+	Tallies []Tally
+
+	// Unsettled says that the server may still be storing what it was sent.
+	Unsettled bool
+
 	Limits   mailbox.Limits
 	Duration time.Duration
 }
@@ -283,11 +289,11 @@ func newRun(server Server, archive Archive, sink report.Sink, o Options) *run {
 // finish closes the connections and says how the run went.
 func (r *run) finish(ctx context.Context, err error) (Result, error) {
 	r.close(err == nil)
-	result := Result{Duration: time.Since(r.start), Limits: r.limits}
+	result := Result{Duration: time.Since(r.start), Limits: r.limits, Unsettled: r.unanswered.Load()}
 	whole := err == nil
 	for _, p := range r.plans {
 		result.Tallies = append(result.Tallies, p.Tally)
-		whole = whole && (p.whole() || r.DryRun && !r.proving && p.Reason == "")
+		whole = whole && (p.whole() || r.DryRun && !r.proving && p.Reason == "" && len(p.Missing) == 0)
 	}
 	switch {
 	case whole:
@@ -318,8 +324,13 @@ type run struct {
 	coming  chan dialed
 	due     int // of those that are coming
 
+	noRoom  bool // nothing is sent, for that reason
 	proving bool // nothing is stored
 	full    bool // and octets are compared
+
+	unanswered atomic.Bool // something was sent, and it is not known what became of it
+
+	pass int // how often it has been sent to
 
 	mu     sync.Mutex
 	stored int    // messages that the server has taken
@@ -372,13 +383,15 @@ func (r *run) push(ctx context.Context) error {
 		return err
 	}
 	r.announce()
-	if err := r.room(); err != nil || r.DryRun {
-		return err
+	err = r.room()
+	if err == nil && r.Filling != nil {
+		err = r.follow(ctx, first)
 	}
-	if r.Filling != nil {
-		if err := r.follow(ctx, first); err != nil {
-			return err
-		}
+	if errors.As(err, new(*RoomError)) || err == nil && r.DryRun {
+		return errors.Join(err, r.noteAll(ctx))
+	}
+	if err != nil {
+		return err
 	}
 	fewest, stalls := math.MaxInt, 0
 	for pass := range maxPasses {
@@ -401,7 +414,7 @@ func (r *run) push(ctx context.Context) error {
 		}
 		stalls++
 		if sendErr != nil && (retry.IsPermanent(sendErr) || stalls == maxStalls) {
-			if r.lookAll(ctx, false) == nil {
+			if r.lookAll(ctx, true) == nil {
 				if left, _ := r.left(); left == 0 { // the others have done its work
 					return nil
 				}
@@ -444,12 +457,17 @@ func (r *run) left() (missing, send int) {
 	return missing, send
 }
 
-// announce says what is going to be sent.
+// announce says what is going to be sent, and what cannot be.
 func (r *run) announce() {
 	planned := report.Planned{}
 	for _, p := range r.plans {
 		if !p.wanted() {
 			continue
+		}
+		if p.blocked != "" {
+			r.sink.Report(report.Blocked{Mailbox: p.Folder, Messages: len(p.missing), Reason: p.blocked})
+		} else if n := len(p.tooLarge); n > 0 {
+			r.sink.Report(report.Blocked{Mailbox: p.Folder, Messages: n, Reason: fmt.Sprintf("the server takes no message over %d octets", r.limits.Message)})
 		}
 		planned.Mailboxes, planned.Messages = planned.Mailboxes+1, planned.Messages+p.Archived
 		for _, c := range p.sendable() {
@@ -469,8 +487,14 @@ func (r *run) noteAll(ctx context.Context) error {
 			text, tooLarge := p.refuse[c.Message], p.tooLarge[c.Message]
 			switch {
 			case text != "":
+			case p.Reason != "":
+				text = p.Reason
 			case p.blocked != "":
 				text = p.blocked
+			case r.noRoom:
+				text = "there is no room for all"
+			case r.DryRun:
+				continue // it would be sent
 			default:
 				text = "the run ended before it was sent"
 			}

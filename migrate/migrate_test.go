@@ -26,11 +26,13 @@ type server struct {
 	mangle  bool   // it changes what it stores
 	one     bool   // it says the same UID every time
 	lie     bool   // it stores nothing, and says that it has
+	words   string // with which it refuses; "" for some
 	refuse  string // a part of what it refuses
 	limits  mailbox.Limits
 	full    int                       // how many messages it has room for; 0 for any
 	hangUp  func(n int) (stored bool) // ends the connection on the nth message; nil for never
 	answers int
+	asked   int // how often it has answered a command
 }
 
 func (s *server) Look(context.Context) (Destination, error) { return &looking{s}, nil }
@@ -122,9 +124,14 @@ func (u *uploading) Send(_ context.Context, _ mailbox.Mailbox, msgs []mailbox.Up
 func (u *uploading) Answer(_ context.Context, tag string, _ int) (ids []mailbox.ID, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.asked++
 	for _, m := range u.sent[tag] {
 		if u.refuse != "" && strings.Contains(m, u.refuse) {
-			return nil, retry.Refused(errors.New("NO not this one"))
+			words := "NO not this one"
+			if u.words != "" {
+				words = u.words
+			}
+			return nil, retry.Refused(errors.New(words))
 		}
 	}
 	for _, m := range u.sent[tag] {
@@ -168,9 +175,11 @@ type archive struct {
 }
 
 func (a *archive) Folders(context.Context) ([]Folder, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return []Folder{{Path: "INBOX", Name: mailbox.NewName("INBOX"), Messages: len(a.messages)}}, nil
 }
-func (a *archive) Place(mailbox.Mailbox, string) {}
+func (a *archive) Place(mailbox.Mailbox, string, bool) {}
 func (a *archive) EachHeld(_ context.Context, _ string, _ mailbox.Mailbox, fn func(Held)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -208,11 +217,15 @@ func (a *archive) Unclaimed(_ context.Context, _ string, _ mailbox.Mailbox, live
 }
 
 func (a *archive) Open(_ context.Context, message int64) (Content, error) {
+	a.mu.Lock()
 	m := a.messages[message]
+	a.mu.Unlock()
 	return Content{Upload: mailbox.Upload{Size: int64(len(m)), Content: strings.NewReader(m)}, Close: func() error { return nil }}, nil
 }
 
 func (a *archive) Describe(_ context.Context, message int64) (Description, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return Description{Subject: a.messages[message]}, nil
 }
 func (a *archive) Begin() Batch { return &batch{archive: a, notes: map[mailbox.ID]int64{}} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"mailstow/internal/fingerprint"
@@ -28,16 +29,18 @@ type plan struct {
 	tooLarge map[int64]bool   // of these
 	attempts map[int64]*attempt
 	blocked  string // why nothing is sent into the mailbox; "" if it is
-	doubted  bool   // the server said once that the mailbox is not there
+	doubted  int    // the pass in which the server said that the mailbox is not there; 0 for none
 	remade   bool   // it was not, and has been made again
 
 	// What was stored since the last look: where the server says it is, or in
 	// the order of the answers if it does not say.
-	pushed []pushed
-	untold []fingerprint.Candidate
-	before map[mailbox.ID]bool // what the mailbox held at the first look
+	pushed     []pushed
+	untold     []fingerprint.Candidate
+	unanswered []fingerprint.Candidate // sent, and perhaps stored
+	before     map[mailbox.ID]bool     // what the mailbox held at the first look
 
-	live  map[mailbox.ID]bool                  // while the archive is filled: what was known at the last look
+	held  int                                  // messages of the folder that the mailbox was known to have at the last look
+	live  map[mailbox.ID]bool                  // what was known then, and has been recognised
 	there map[mailbox.ID]fingerprint.Candidate // in a proof: which message is where
 }
 
@@ -222,7 +225,7 @@ func (l *looker) refresh(ctx context.Context) error {
 		now[f.Path] = f
 	}
 	for _, p := range l.plans {
-		p.Archived, p.octets, p.looked = now[p.path].Messages, now[p.path].Octets, false
+		p.octets, p.looked = now[p.path].Octets, false
 		delete(now, p.path)
 	}
 	if len(now) == 0 {
@@ -279,7 +282,14 @@ func (r *run) room() error {
 		octets = min(octets, r.MaxOctets)
 	}
 	l := r.limits
-	l.Used, l.UsedMessages = l.Used+r.taken, l.UsedMessages+int64(r.stored)
+	for _, p := range r.plans {
+		l.Used += p.SentOctets
+	}
+	if r.DryRun {
+		l.Used = r.limits.Used
+	}
+	l.UsedMessages += int64(r.stored)
+	r.noRoom = true
 	switch {
 	case r.IgnoreQuota || messages == 0:
 	case l.Quota > 0 && octets > l.Quota-l.Used:
@@ -287,6 +297,7 @@ func (r *run) room() error {
 	case l.QuotaMessages > 0 && messages > l.QuotaMessages-l.UsedMessages:
 		return &RoomError{Need: messages, Free: max(l.QuotaMessages-l.UsedMessages, 0), Of: "messages"}
 	}
+	r.noRoom = false
 	return nil
 }
 
@@ -324,10 +335,17 @@ func (l *looker) createAll(ctx context.Context) error {
 		}
 		if err := refused[p.box.Wire]; err != nil {
 			p.Reason = err.Error()
+			continue
 		}
 		p.exists = true
-		if !made[p.box.Wire] { // it was there, perhaps under another spelling
-			p.looked, p.seen, p.empty = false, false, false
+		if made[p.box.Wire] {
+			continue
+		}
+		p.looked, p.seen, p.empty = false, false, false // it was there, perhaps under another spelling
+		for _, q := range l.plans {
+			if q != p && q.wanted() && strings.EqualFold(q.box.Name.String(), p.box.Name.String()) {
+				return retry.Permanent(&CollisionError{Folder: p.Folder.String(), Other: q.Folder.String(), Mailbox: q.Mailbox.String()})
+			}
 		}
 	}
 	return nil

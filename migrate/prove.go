@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mailstow/internal/fingerprint"
+	"mailstow/internal/repair"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -151,27 +152,59 @@ func (r *run) compareContents(ctx context.Context, d Destination, p *plan) error
 }
 
 // differs compares a message with the server's copy, which it reads to its
-// end, and says how they differ, "" for not at all.
+// end, and says how they differ, "" for not at all. forms are the digests of
+// other forms in which it may have been sent.
 func (r *run) differs(ctx context.Context, c fingerprint.Candidate, forms []fingerprint.Sum, copied io.Reader) (why string, err error) {
-	sum := sha256.New()
-	copied = io.TeeReader(copied, sum)
-	content, err := r.archive.Open(ctx, c.Message)
-	if err == nil {
-		defer content.Close()
-		why, err = compareOctets(io.LimitReader(content.Content, content.Size), copied)
+	if len(forms) == 0 {
+		why, err = r.compareWith(ctx, c, 0, copied)
 	} else {
-		why, err = "in the archive: "+err.Error(), nil
+		var held []byte // such messages are few, and a server took them
+		if held, err = io.ReadAll(copied); err != nil {
+			return "", err
+		}
+		if why, err = r.compareWith(ctx, c, 0, bytes.NewReader(held)); why == "" {
+			return "", err
+		}
+		for steps := range allRepairs {
+			if same, err := r.isForm(ctx, c, steps+1, forms); err != nil || !same {
+				continue
+			}
+			if other, err := r.compareWith(ctx, c, steps+1, bytes.NewReader(held)); other == "" && err == nil {
+				return "", nil // just what was sent
+			}
+		}
 	}
 	if err != nil {
 		return "", err
 	}
-	if _, err := io.Copy(io.Discard, copied); err != nil {
-		return "", err
+	_, err = io.Copy(io.Discard, copied)
+	return why, err
+}
+
+// isForm reports whether a message with repairs is one of the forms.
+func (r *run) isForm(ctx context.Context, c fingerprint.Candidate, steps repair.Steps, forms []fingerprint.Sum) (bool, error) {
+	content, err := r.archive.Open(ctx, c.Message)
+	if err != nil {
+		return false, err
 	}
-	if why != "" && slices.Contains(forms, fingerprint.Sum(sum.Sum(nil))) {
-		return "", nil // just what was sent
+	defer content.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, repair.NewReader(io.LimitReader(content.Content, content.Size), steps))
+	return slices.Contains(forms, fingerprint.Sum(sum.Sum(nil))), err
+}
+
+// compareWith compares a message, with repairs, with a copy.
+func (r *run) compareWith(ctx context.Context, c fingerprint.Candidate, steps repair.Steps, copied io.Reader) (why string, err error) {
+	content, err := r.archive.Open(ctx, c.Message)
+	if err != nil {
+		return "in the archive: " + err.Error(), nil
 	}
-	return why, nil
+	defer content.Close()
+	message := io.LimitReader(content.Content, content.Size)
+	if steps != 0 {
+		message = repair.NewReader(message, steps)
+	}
+	return compareOctets(message, copied)
 }
 
 // compareOctets compares a message with a copy to which header fields, or a
@@ -186,12 +219,7 @@ func compareOctets(message, copied io.Reader) (why string, err error) {
 	if err != nil {
 		return "", err
 	}
-	for _, f := range fieldsB {
-		if len(fieldsA) > 0 && bytes.Equal(f, fieldsA[0]) {
-			fieldsA = fieldsA[1:]
-		}
-	}
-	if len(fieldsA) > 0 {
+	if !among(fieldsA, fieldsB) {
 		return "its header is not the same", nil
 	}
 	bufA, bufB := make([]byte, 16<<10), make([]byte, 16<<10)
@@ -216,6 +244,16 @@ func compareOctets(message, copied io.Reader) (why string, err error) {
 		return "its body is longer", nil
 	}
 	return "", nil
+}
+
+// among reports whether fields are all among others, in this order.
+func among(fields, others [][]byte) bool {
+	for _, f := range others {
+		if len(fields) > 0 && bytes.Equal(f, fields[0]) {
+			fields = fields[1:]
+		}
+	}
+	return len(fields) == 0
 }
 
 // maxFields bounds the octets of a header that is compared field by field.

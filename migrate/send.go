@@ -64,11 +64,28 @@ func (r *run) sendAll(ctx context.Context) error {
 			}
 		}
 	}
+	r.pass++
+	lines := r.lines(messages, octets)
+	for n := max(r.Connections-lines, 1); len(r.lookers) > n; { // they are made again when they are needed
+		l := r.lookers[len(r.lookers)-1]
+		if l.conn != nil {
+			l.conn.Close(true)
+		}
+		r.lookers = r.lookers[:len(r.lookers)-1]
+	}
 	var g errgroup.Group
-	for range r.lines(messages, octets) {
+	for range lines {
 		g.Go(func() error { return s.work(ctx) })
 	}
 	return g.Wait()
+}
+
+// spare closes connections that are ready to send, but for n.
+func (r *run) spare(n int) {
+	for len(r.idle) > n {
+		r.idle[len(r.idle)-1].Close()
+		r.idle = r.idle[:len(r.idle)-1]
+	}
 }
 
 // take returns the messages of the next command, none if the run is to send no
@@ -224,6 +241,11 @@ func (s *sender) alone() bool {
 func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 	many := up.Many()
 	var ahead []shipment
+	defer func() {
+		for _, sh := range ahead {
+			s.lost(sh)
+		}
+	}()
 	var octets int64
 	rests := 0
 	for {
@@ -233,6 +255,7 @@ func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 		}
 		if len(sh.msgs) > 0 {
 			if sh, err = s.send(ctx, up, sh); err != nil {
+				s.lost(sh)
 				return err
 			}
 			if len(sh.msgs) > 0 {
@@ -255,12 +278,23 @@ func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 				many = false
 				s.giveBack(first)
 			case err != nil:
+				if !retry.IsRefused(err) && !errors.As(err, new(*FullError)) {
+					s.lost(first)
+				}
 				return err
 			default:
 				rests = 0
 			}
 		}
 	}
+}
+
+// lost notes that it is not known what has become of a command.
+func (s *sender) lost(sh shipment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh.plan.unanswered = append(sh.plan.unanswered, sh.msgs...)
+	s.unanswered.Store(true)
 }
 
 // send sends one command. Messages that cannot be read are left out.
@@ -339,7 +373,7 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	case says(err, "NOPERM", "READ-ONLY"):
 		s.block(sh.plan, err.Error())
 		return nil
-	case says(err, "TRYCREATE") && s.doubt(sh.plan):
+	case says(err, "TRYCREATE") && s.doubt(sh):
 		return nil
 	case len(sh.msgs) > 1:
 		return errApart
@@ -351,13 +385,17 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 
 // doubt leaves what is to be sent into a mailbox to the next pass, which looks
 // whether it is there. It reports false if that was done already.
-func (s *sender) doubt(p *plan) bool {
+func (s *sender) doubt(sh shipment) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.doubted {
+	p := sh.plan
+	if p.doubted != 0 && p.doubted != s.pass {
 		return false
 	}
-	p.doubted = true
+	p.doubted = s.pass
+	for _, c := range sh.msgs {
+		s.taken -= c.Size
+	}
 	s.queue = slices.DeleteFunc(s.queue, func(q *queued) bool { return q.plan == p })
 	return true
 }
@@ -396,8 +434,8 @@ func (s *sender) note(ctx context.Context, sh shipment, ids []mailbox.ID) (err e
 		if told {
 			err = errors.Join(err, batch.Pushed(ctx, sh.plan.box, mailbox.Message{ID: ids[i], Size: c.Size, Flags: c.Flags}, c.Message))
 		}
-		if f := s.formOf(sh.plan, c); f != (form{}) {
-			remark, remarkErr := s.remark(ctx, c, f.String())
+		if done := s.formOf(sh.plan, c).String(); done != "" {
+			remark, remarkErr := s.remark(ctx, c, done)
 			err = errors.Join(err, remarkErr)
 			s.mu.Lock()
 			sh.plan.Altered = append(sh.plan.Altered, remark)

@@ -95,6 +95,9 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 	case report.Slowed:
 		o["code"], o["message"], o["server"], o["retry_after"] = "throttled", "the server is busy", e.Err.Error(), stamp(time.Now().Add(e.Wait))
 		j.write("warning", o)
+	case report.Blocked:
+		o["code"], o["message"], o["messages"] = "cannot_be_stored", e.Reason, e.Messages
+		j.write("warning", folderFields(o, e.Mailbox))
 	case report.FewerConnections:
 		o["code"], o["message"], o["server"] = "too_many_connections", "the server bears no more connections", e.Err.Error()
 		j.write("warning", o)

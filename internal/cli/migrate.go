@@ -75,15 +75,11 @@ func (p *program) migrate(c *cli.Context) error {
 	}
 	out := p.newOutput(c, "migrate", []*account{destination})
 	dir, source, err := p.sourceOf(c, cfg, root, c.Args().Get(0))
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case source == nil:
+	}
+	if source == nil {
 		return p.pushTo(c, "migrate", dir, destination, out)
-	case out.dryRun && maildir.Exists(dir): // what would be stored is what is in the archive now
-		return p.pushTo(c, "migrate", dir, destination, out)
-	case out.dryRun: // there is nothing yet that could be looked for on the other server
-		return &saidError{p.backupAll(c, []*account{source})}
 	}
 	r := p.move(c, source, destination, out)
 	return p.pushed(c, r, r.before(), out)
@@ -94,13 +90,16 @@ func (p *program) migrate(c *cli.Context) error {
 func (p *program) move(c *cli.Context, source, destination *account, out *output) *proof {
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
-	r := &proof{account: destination, dir: source.dir, command: "migrate"}
+	r := &proof{account: destination, dir: source.dir, command: "migrate", dry: out.dryRun}
 	to := &server{account: destination}
 	if err := to.now(ctx); err != nil { // before anything moves
 		r.problem = pushFailed(ctx, destination, r.result, err)
 		return r
 	}
 	defer to.close()
+	if out.dryRun {
+		return p.rehearse(c, r, source, to, out)
+	}
 	with := &beside{stop: cancel}
 	with.work = func(ar *maildir.Archive, filling *migrate.Filling) {
 		var err error
@@ -114,6 +113,33 @@ func (p *program) move(c *cli.Context, source, destination *account, out *output
 	}
 	out.accountDone(&o)
 	r.pulled = &o
+	return r
+}
+
+// rehearse shows what a move would do: the source is listed, and what is not in
+// the archive yet is taken as new at the destination too.
+func (p *program) rehearse(c *cli.Context, r *proof, source *account, to *server, out *output) *proof {
+	ctx := c.Context
+	o := p.backupOne(c, source, out, nil)
+	if r.problem = o.problem; r.problem != nil {
+		return r
+	}
+	options, err := to.account.pushOptions(c, time.Now())
+	var base migrate.Archive
+	if err == nil && maildir.Exists(source.dir) {
+		var ar *maildir.Archive
+		var outlet *maildir.Outlet
+		if ar, err = maildir.Open(ctx, source.dir, maildir.Options{}); err == nil {
+			defer ar.Close()
+			if outlet, err = ar.To(ctx, to.account.source()); err == nil {
+				base = outgoing{outlet}
+			}
+		}
+	}
+	if err == nil {
+		r.result, err = migrate.Run(ctx, to, expecting(base, o.result.Tallies), &accountSink{out: out, account: to.account}, options)
+	}
+	r.problem = pushFailed(ctx, to.account, r.result, err)
 	return r
 }
 

@@ -89,6 +89,10 @@ func (o *output) event(a *account, e report.Event) {
 		if o.json == nil && (o.verbose || o.progress != nil) {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: the server is busy (%s); waiting for %v", show(a.name), show(e.Err.Error()), e.Wait.Round(time.Millisecond)))
 		}
+	case report.Blocked:
+		if o.json == nil && !o.quiet {
+			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s of %s cannot be stored: %s", show(a.name), messages(e.Messages), show(e.Mailbox.String()), show(e.Reason)))
+		}
 	case report.FewerConnections:
 		if o.json == nil && o.verbose {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: the server bears no more connections (%s); going on with fewer", show(a.name), show(e.Err.Error())))

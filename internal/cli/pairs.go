@@ -350,12 +350,7 @@ func (p *program) migratePairs(c *cli.Context) error {
 		return err
 	}
 	return p.onPairs(c, func(b *bulk, pr *pair) *proof {
-		if pr.source == nil || b.out.dryRun {
-			if b.out.dryRun && !maildir.Exists(pr.dir) {
-				r := &proof{account: pr.destination, dir: pr.dir, command: "migrate", dry: true}
-				r.problem = &problem{account: pr.destination.name, what: "there is nothing in the archive yet", do: "mailstow check --pairs shows what its server has", status: exitIncomplete, code: "incomplete"}
-				return r
-			}
+		if pr.source == nil {
 			return p.pushOne(c, "migrate", pr.dir, pr.destination, b.out)
 		}
 		return p.move(c, pr.source, pr.destination, b.out)

@@ -85,6 +85,17 @@ func (r *proof) word() string {
 	return o.word()
 }
 
+// problems are those of the backup and of what came after.
+func (r *proof) problems() (all []*problem) {
+	if r.pulled != nil && r.pulled.problem != nil {
+		all = append(all, r.pulled.problem)
+	}
+	if r.problem != nil {
+		all = append(all, r.problem)
+	}
+	return all
+}
+
 // news reports whether there is something that a person wants to know also
 // where nobody waits for it.
 func (r *proof) news() bool {
@@ -266,8 +277,8 @@ func (r *proof) object() object {
 		"stored": t.Sent, "bytes_stored": t.SentOctets, "by_header": t.ByHeader, "compared": t.Compared, "excluded": t.Excluded,
 		"too_large": len(t.TooLarge), "altered": len(t.Altered), "differing": len(t.Differ), "missing": r.result.Missing(), "seconds": seconds(r.result.Duration),
 	}
-	if r.problem != nil {
-		o["reason"] = r.problem.code
+	for _, pr := range r.problems() {
+		o["reason"] = pr.code
 	}
 	return o
 }
@@ -287,8 +298,8 @@ func writeReport(dir, command string, all []*proof) error {
 	for _, r := range all {
 		fmt.Fprintf(&summary, "\narchive  %s\nserver   %s\n", show(r.dir), show(r.account.source()))
 		r.show(&summary, true)
-		if r.problem != nil {
-			r.problem.print(&summary)
+		for _, pr := range r.problems() {
+			pr.print(&summary)
 		}
 		o, list, perFolder := r.object(), []object{}, []object{}
 		t := r.sum()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,7 +13,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"mailstow/internal/config"
+	"mailstow/internal/fingerprint"
 	"mailstow/internal/imapconn"
+	"mailstow/internal/report"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 	"mailstow/maildir"
@@ -152,7 +156,7 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 		return result, archiveFailed(err)
 	}
 	budget, err := dailyBudget(ctx, ar, a, started)
-	if err != nil {
+	if err != nil && !o.DryRun {
 		return result, err
 	}
 	if budget > 0 && (o.MaxOctets == 0 || budget < o.MaxOctets) {
@@ -176,7 +180,10 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	if err != nil {
 		record.Result, record.Reason = "incomplete", err.Error()
 	}
-	if errors.As(err, new(*migrate.PausedError)) {
+	switch {
+	case result.Unsettled:
+		record.Result = maildir.Unsettled
+	case errors.As(err, new(*migrate.PausedError)):
 		record.Result = "paused"
 	}
 	if endErr := ar.EndRun(context.WithoutCancel(ctx), number, record); endErr != nil && err == nil {
@@ -236,6 +243,9 @@ func pushFailed(ctx context.Context, a *account, result migrate.Result, err erro
 func missing(a *account, result migrate.Result, err error) problem {
 	pr := problem{status: exitIncomplete, code: "incomplete", do: "nothing now, it is tried again on every run"}
 	pr.what = fmt.Sprintf("%s missing on %s", are(result.Missing()), a.host)
+	if result.Missing() == 0 {
+		pr.what = fmt.Sprintf("not everything could be done on %s; no message is missing", a.host)
+	}
 	tooLarge, differ := 0, 0
 	for _, t := range result.Tallies {
 		if t.Reason != "" {
@@ -376,6 +386,97 @@ func (s *server) login(ctx context.Context) (sasl.Login, error) {
 	secret, err := s.account.secret(ctx)
 	return s.account.login(secret), err
 }
+
+// expected is an archive, if there is one, as it will be when a backup that was
+// tried has been done. It serves a dry run.
+type expected struct {
+	migrate.Archive // nil for none
+	coming          map[string]report.Tally
+}
+
+// expecting makes one of how the backup would go.
+func expecting(ar migrate.Archive, tallies []report.Tally) expected {
+	e := expected{ar, map[string]report.Tally{}}
+	for _, t := range tallies {
+		if t.Skipped == "" {
+			e.coming[t.Path] = t
+		}
+	}
+	return e
+}
+
+func (e expected) Folders(ctx context.Context) (all []migrate.Folder, err error) {
+	if e.Archive != nil {
+		if all, err = e.Archive.Folders(ctx); err != nil {
+			return nil, err
+		}
+	}
+	known := map[string]bool{}
+	for i, f := range all {
+		t := e.coming[f.Path]
+		known[f.Path], all[i].Messages, all[i].Octets = true, f.Messages+t.New, f.Octets+t.Octets
+	}
+	for _, path := range slices.Sorted(maps.Keys(e.coming)) {
+		if t := e.coming[path]; !known[path] {
+			all = append(all, migrate.Folder{Path: path, Name: t.Mailbox, Role: t.Role, Messages: t.New, Octets: t.Octets})
+		}
+	}
+	return all, nil
+}
+
+func (e expected) Unclaimed(ctx context.Context, folder string, m mailbox.Mailbox, live func(mailbox.ID) bool) (free []fingerprint.Candidate, err error) {
+	if e.Archive != nil {
+		free, err = e.Archive.Unclaimed(ctx, folder, m, live)
+	}
+	t := e.coming[folder]
+	for i := range t.New { // their sizes are known together only
+		size := t.Octets / int64(t.New)
+		if i == 0 {
+			size += t.Octets % int64(t.New)
+		}
+		free = append(free, fingerprint.Candidate{Message: -1 - int64(i), Print: fingerprint.Print{Size: size, Lines: size}, Arrived: time.Now().Unix()})
+	}
+	return free, err
+}
+
+func (e expected) EachHeld(ctx context.Context, folder string, m mailbox.Mailbox, fn func(migrate.Held)) error {
+	if e.Archive == nil {
+		return nil
+	}
+	return e.Archive.EachHeld(ctx, folder, m, fn)
+}
+
+func (e expected) Forms(ctx context.Context, folder string) ([]fingerprint.Candidate, error) {
+	if e.Archive == nil {
+		return nil, nil
+	}
+	return e.Archive.Forms(ctx, folder)
+}
+
+func (e expected) Place(m mailbox.Mailbox, folder string, stay bool) {
+	if e.Archive != nil {
+		e.Archive.Place(m, folder, stay)
+	}
+}
+
+func (e expected) Describe(ctx context.Context, message int64) (migrate.Description, error) {
+	if message < 0 {
+		return migrate.Description{Subject: "(on the source)"}, nil
+	}
+	return e.Archive.Describe(ctx, message)
+}
+
+func (e expected) Begin() migrate.Batch {
+	if e.Archive == nil {
+		return noBatch{}
+	}
+	return e.Archive.Begin()
+}
+
+// noBatch takes the notes of a dry run without an archive: there are none.
+type noBatch struct{ migrate.Batch }
+
+func (noBatch) Commit(context.Context) error { return nil }
 
 // outgoing gives the engine its interface.
 type outgoing struct{ *maildir.Outlet }

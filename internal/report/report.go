@@ -25,6 +25,13 @@ type Planned struct {
 // is going to put mail.
 type FoldersReady struct{}
 
+// Blocked says that messages cannot be stored on a server, before anything is.
+type Blocked struct {
+	Mailbox  mailbox.Name
+	Messages int
+	Reason   string
+}
+
 // MailboxStarted says that the engine begins to fetch from a mailbox.
 type MailboxStarted struct{ Mailbox mailbox.Name }
 
