@@ -1,0 +1,457 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mailstow/internal/mailtest"
+)
+
+// flagsOf returns the flags of a mailbox's messages, in their order.
+func flagsOf(t *testing.T, s *mailtest.Server, mailbox string) (all []string) {
+	t.Helper()
+	c := s.Login(t, "alice")
+	if _, err := c.Command("SELECT " + mailbox); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := c.Command("FETCH 1:* (FLAGS)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lines {
+		if _, flags, ok := strings.Cut(l, "FLAGS ("); ok {
+			words := strings.Fields(strings.TrimRight(flags, ")"))
+			words = slices.DeleteFunc(words, func(f string) bool { return f == `\Recent` })
+			slices.Sort(words)
+			all = append(all, strings.Join(words, " "))
+		}
+	}
+	return all
+}
+
+// do gives commands to a mailbox.
+func do(t *testing.T, s *mailtest.Server, commands ...string) {
+	t.Helper()
+	c := s.Login(t, "alice")
+	for _, line := range append([]string{"SELECT INBOX"}, commands...) {
+		if _, err := c.Command(line); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+	}
+}
+
+// Flags that change at the source after a message was stored are carried over;
+// what changes at the destination stays; \Deleted goes nowhere.
+func TestFlagChangesAreCarriedOver(t *testing.T) {
+	mailtest.Each(t, func(t *testing.T, to *mailtest.Server) {
+		from := mailtest.Dovecot(t)
+		fill(t, from, "INBOX", numbered(0, 5))
+		do(t, from, `STORE 1:* -FLAGS (\Seen)`, `STORE 1 +FLAGS (\Seen \Deleted)`, `STORE 2 +FLAGS (\Flagged work)`)
+		archive := t.TempDir()
+		move := func(more ...string) string {
+			t.Helper()
+			args := append([]string{"migrate", address("imap+insecure", from.IMAP), address("imap+insecure", to.IMAP), "--to", archive, "-v"}, more...)
+			status, out, errs := mailstow(t, moving(t, to), args...)
+			if status != exitOK {
+				t.Fatal(status, out, errs)
+			}
+			return out
+		}
+		move()
+		if got, want := flagsOf(t, to, "INBOX"), []string{`\Seen`, `\Flagged work`, "", "", ""}; !slices.Equal(got, want) {
+			t.Fatalf("flags are %q, want %q", got, want)
+		}
+		do(t, from, `STORE 2 -FLAGS (\Flagged)`, `STORE 3 +FLAGS (\Answered \Deleted)`)
+		do(t, to, `STORE 4 +FLAGS (\Draft)`, `STORE 1 -FLAGS (\Seen)`)
+		move()
+		before := []string{"", `\Flagged work`, "", `\Draft`, ""}
+		if got := flagsOf(t, to, "INBOX"); !slices.Equal(got, before) {
+			t.Errorf("without --update-flags they are %q, want %q", got, before)
+		}
+		for range 2 {
+			move("--update-flags")
+			if got, want := flagsOf(t, to, "INBOX"), []string{"", "work", `\Answered`, `\Draft`, ""}; !slices.Equal(got, want) {
+				t.Errorf("with it they are %q, want %q", got, want)
+			}
+		}
+	})
+}
+
+// While mail is pulled and pushed at once, killed and severed, each message
+// comes once.
+func TestMoveKilledWhileItRunsDoublesNothing(t *testing.T) {
+	source := mailtest.Dovecot(t)
+	size, kills := 400, 5
+	if os.Getenv("MAILSTOW_TEST_SCALE") != "" {
+		size, kills = 20_000, 20
+	}
+	mail := numbered(0, size)
+	for i := range mail {
+		mail[i] = append(mail[i], strings.Repeat(fmt.Sprintf("line %d\r\n", i), i%400*10)...)
+	}
+	mail = append(mail, mail[7], mail[7])
+	half := len(mail) / 2
+	fill(t, source, "INBOX", mail[:half])
+	fill(t, source, "Work", mail[half-50:])
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		archive, binary, env := t.TempDir(), built(t), moving(t, s)
+		pull := mailtest.NewRelay(t, source.IMAP, mailtest.Line{Delay: 10 * time.Millisecond})
+		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Delay: 5 * time.Millisecond})
+		args := []string{"migrate", address("imap+insecure", pull.Addr), address("imap+insecure", relay.Addr), "--to", archive, "--json"}
+		killed := 0
+		for i := range kills {
+			cmd := command(binary, env, args...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(250+200*(i%5)+rand.N(200+size/4*(i%5))) * time.Millisecond)
+			cmd.Process.Kill()
+			if cmd.Wait() != nil {
+				killed++
+			}
+		}
+		go func() {
+			for range 4 {
+				time.Sleep(700 * time.Millisecond)
+				relay.Sever()
+			}
+		}()
+		if out, err := command(binary, env, args...).CombinedOutput(); err != nil {
+			t.Errorf("the last run: %v: %s", err, out)
+		}
+		for mailbox, want := range map[string][][]byte{"INBOX": mail[:half], s.Prefix() + "Work": mail[half-50:]} {
+			if got := served(t, s, mailbox); !maps.Equal(got, retrieved(want)) {
+				t.Errorf("%s has %d messages, want each of %d once", mailbox, total(got), len(want))
+			}
+		}
+		if killed == 0 {
+			t.Error("no run was killed: the test shows nothing")
+		}
+	})
+}
+
+// Run ends at once when it is interrupted, and the next run waits for what the
+// server is still storing.
+func TestMoveInterruptedAndRunAgainAtOnce(t *testing.T) {
+	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	mail := numbered(0, 60)
+	fill(t, a, "INBOX", mail)
+	root := t.TempDir()
+	if status, out, errs := mailstow(t, home(t, a), "backup", address("imap+insecure", a.IMAP), "--to", root); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	relay := mailtest.NewRelay(t, b.IMAP, mailtest.Line{Delay: 300 * time.Millisecond})
+	env, from := moving(t, b), filepath.Join(root, "alice@127.0.0.1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for ctx.Err() == nil {
+			if slices.ContainsFunc(relay.Said(), func(l string) bool { return strings.Contains(l, "APPEND") }) {
+				relay.Delay = 0 // for connections to come
+				cancel()
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
+	run := func(ctx context.Context) (status int) {
+		var out, errs bytes.Buffer
+		return Run(ctx, Env{Args: []string{"migrate", from, address("imap+insecure", relay.Addr)}, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(n string) string { return env[n] }})
+	}
+	if status := run(ctx); status == exitOK {
+		t.Error("the first run was not interrupted")
+	}
+	if status := run(t.Context()); status != exitOK {
+		t.Errorf("the second: status %d", status)
+	}
+	time.Sleep(time.Second)
+	if n := total(served(t, b, "INBOX")); n != 60 {
+		t.Errorf("%d stored of 60", n)
+	}
+}
+
+// What is counted is what has happened, also where a mailbox is there already.
+func TestMoveCountsWhatItStores(t *testing.T) {
+	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	fill(t, a, "INBOX", numbered(0, 300))
+	relay := mailtest.NewRelay(t, b.IMAP, mailtest.Line{Delay: 15 * time.Millisecond})
+	status, out, errs := mailstow(t, moving(t, b), "migrate", address("imap+insecure", a.IMAP), address("imap+insecure", relay.Addr), "--to", t.TempDir(), "--json")
+	if o := last(t, out); status != exitOK || o["there_before"] != 0.0 || o["stored"] != 300.0 || o["there"] != 300.0 || o["missing"] != 0.0 {
+		t.Errorf("status %d, %v\n%s", status, o, errs)
+	}
+}
+
+// A dry run of two servers tells what the run does, and touches nothing.
+func TestDryRunOfTwoServersIsExact(t *testing.T) {
+	a, b := mailtest.Dovecot(t), mailtest.Cyrus(t)
+	n := fill(t, a, "INBOX", numbered(0, 20)) + fill(t, a, "Work.2024", numbered(20, 30))
+	root := t.TempDir()
+	args := func(more ...string) []string {
+		return append([]string{"migrate", address("imap+insecure", a.IMAP), address("imap+insecure", b.IMAP), "--to", root, "--json"}, more...)
+	}
+	status, out, errs := mailstow(t, moving(t, b), args("--dry-run")...)
+	plan := last(t, out)
+	if entries, _ := os.ReadDir(root); status != exitOK || plan["stored"] != float64(n) || len(entries) > 0 || total(served(t, b, "INBOX")) > 0 {
+		t.Fatalf("status %d, %v, %d directories\n%s", status, plan, len(entries), errs)
+	}
+	status, out, errs = mailstow(t, moving(t, b), args()...)
+	if o := last(t, out); status != exitOK || o["stored"] != plan["stored"] || o["bytes_stored"] != plan["bytes_stored"] {
+		t.Errorf("status %d, planned %v, came to %v\n%s", status, plan, o, errs)
+	}
+	fill(t, a, "INBOX", numbered(50, 3))
+	if _, out, _ = mailstow(t, moving(t, b), args("--dry-run")...); last(t, out)["stored"] != 3.0 || last(t, out)["there"] != float64(n+3) {
+		t.Errorf("the second plan is %v", last(t, out))
+	}
+	for _, bad := range [][]string{{"--map", "Nowhere=X"}, {"--map", "Work/2024=INBOX"}} {
+		if status, _, _ := mailstow(t, moving(t, b), args(append(bad, "--dry-run")...)...); status != exitConfig {
+			t.Errorf("%v: status %d", bad, status)
+		}
+	}
+	status, _, errs = mailstow(t, moving(t, b), "migrate", address("imap+insecure", a.IMAP), "imap+insecure://nobody@127.0.0.1:1", "--to", root, "--dry-run")
+	if status != exitUnavailable {
+		t.Errorf("a server that is not there: status %d, %s", status, errs)
+	}
+}
+
+// What is restored elsewhere does not keep the rest from being restored.
+func TestRestoredElsewhereIsNotRestored(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", numbered(0, 5))
+	root, env, url := t.TempDir(), home(t, s), address("imap+insecure", s.IMAP)
+	run := func(args ...string) {
+		t.Helper()
+		if status, out, errs := mailstow(t, env, append(args, "--to", root)...); status != exitOK {
+			t.Fatal(args, status, out, errs)
+		}
+	}
+	run("backup", url)
+	do(t, s, `STORE 1:* +FLAGS (\Deleted)`, "EXPUNGE")
+	run("restore", url, "--under", "Restored")
+	if n := total(served(t, s, "Restored.INBOX")); n != 5 {
+		t.Errorf("%d in Restored, want 5", n)
+	}
+	account := filepath.Join(root, "alice@127.0.0.1")
+	if status, _, errs := mailstow(t, env, "verify", account, "--against", url); status != exitDamaged || !strings.Contains(errs, "5 messages are missing") {
+		t.Errorf("the proof: status %d, %s", status, errs)
+	}
+	run("restore", url)
+	run("restore", url)
+	if n := total(served(t, s, "INBOX")); n != 5 {
+		t.Errorf("%d in INBOX, want 5", n)
+	}
+	run("verify", account, "--against", url, "--full")
+	fill(t, s, "Restored.INBOX", numbered(100, 1))
+	run("backup", url)
+	if n := len(kept(t, filepath.Join(account, "INBOX"))); n != 5 {
+		t.Errorf("the folder INBOX holds %d, want 5", n)
+	}
+}
+
+// The proof names what is missing, and the report holds it in each form.
+func TestProofNamesWhatIsMissing(t *testing.T) {
+	from, to := mailtest.Dovecot(t), mailtest.Courier(t)
+	mail := numbered(0, 20)
+	mail[4] = []byte("From: =cmd@example.org\r\nSubject: =1+1\r\nMessage-ID: <4@x>\r\n\r\nx\r\n")
+	fill(t, from, "INBOX", mail)
+	root, report := t.TempDir(), filepath.Join(t.TempDir(), "proof")
+	if status, out, errs := mailstow(t, moving(t, to), "migrate", address("imap+insecure", from.IMAP), address("imap+insecure", to.IMAP), "--to", root, "--report", report); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	account := filepath.Join(root, "alice@127.0.0.1")
+	verify := func(more ...string) (int, string, string) {
+		return mailstow(t, home(t, to), append([]string{"verify", account, "--against", address("imap+insecure", to.IMAP), "--report", report}, more...)...)
+	}
+	if status, out, errs := verify("--full"); status != exitOK || !strings.Contains(out, "20 octet by octet") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	do(t, to, `STORE 5 +FLAGS (\Deleted)`, "EXPUNGE")
+	status, out, errs := verify("--json")
+	if o := last(t, out); status != exitDamaged || o["missing"] != 1.0 || o["result"] != "incomplete" {
+		t.Errorf("status %d, %v\n%s", status, o, errs)
+	}
+	text, err := os.ReadFile(filepath.Join(report, "missing.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+	if err != nil || len(rows) != 2 || rows[1][1] != "INBOX" || rows[1][2] != "missing" || rows[1][5] != "'=1+1" || !strings.Contains(rows[1][6], "4@x") {
+		t.Errorf("missing.csv: %q, %v", rows, err)
+	}
+	if _, err := os.Stat(filepath.Join(account, rows[1][9])); err != nil {
+		t.Errorf("the file that it names: %v", err)
+	}
+	var proof struct {
+		Accounts []struct {
+			Missing  int
+			Messages []struct{ Subject, State string }
+		}
+	}
+	b, _ := os.ReadFile(filepath.Join(report, "proof.json"))
+	if err := json.Unmarshal(b, &proof); err != nil || proof.Accounts[0].Missing != 1 || proof.Accounts[0].Messages[0].Subject != "=1+1" {
+		t.Errorf("proof.json: %s, %v", b, err)
+	}
+	for _, name := range []string{"summary.txt", "folders.csv", "accounts.csv"} {
+		if b, err := os.ReadFile(filepath.Join(report, name)); err != nil || !strings.Contains(string(b), "INBOX") && name != "accounts.csv" {
+			t.Errorf("%s: %s, %v", name, b, err)
+		}
+	}
+}
+
+// What a strict server refuses is repaired, or named; the archive keeps what
+// came.
+func TestStrictServersGetRepairedMail(t *testing.T) {
+	to := mailtest.Cyrus(t)
+	dir := t.TempDir()
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, "INBOX", sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, text := range []string{"Subject: ok\n\nx\n", "From a@b Mon Jan  1\nSubject: mbox\n\nx\n", "Subject: nul\n\nx\x00y\n", "Subject: odd\nno colon here\nTo: a@b\n\nx\n", ""} {
+		write(t, filepath.Join(dir, "INBOX", "cur", fmt.Sprintf("%d.host:2,", i+1)), text)
+	}
+	before := kept(t, filepath.Join(dir, "INBOX"))
+	run := func(more ...string) map[string]any {
+		t.Helper()
+		status, out, errs := mailstow(t, moving(t, to), append([]string{"migrate", dir, address("imap+insecure", to.IMAP), "--json"}, more...)...)
+		o := last(t, out)
+		if (status == exitOK) != (o["missing"] == 0.0) {
+			t.Errorf("status %d, %v\n%s", status, o, errs)
+		}
+		return o
+	}
+	without := run("--no-repair")
+	refused := without["missing"].(float64)
+	if refused < 3 || without["stored"] != 5-refused || without["altered"] != 0.0 {
+		t.Errorf("without repairs: %v", without)
+	}
+	if o := run(); o["stored"] != refused || o["altered"] != refused || o["missing"] != 0.0 {
+		t.Errorf("with repairs: %v", o)
+	}
+	if o := run(); o["stored"] != 0.0 || o["there"] != 5.0 {
+		t.Errorf("again: %v", o)
+	}
+	if !maps.Equal(kept(t, filepath.Join(dir, "INBOX")), before) {
+		t.Error("the archive has changed")
+	}
+	status, out, errs := mailstow(t, home(t, to), "verify", dir, "--against", address("imap+insecure", to.IMAP), "--full")
+	if status != exitOK || !strings.Contains(out, "5 octet by octet") {
+		t.Errorf("the proof: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// A list is read whole before anything begins; one account that fails does not
+// hold up the others.
+func TestPairsAreMoved(t *testing.T) {
+	from, to := mailtest.Dovecot(t), mailtest.Cyrus(t)
+	for i, user := range []string{"alice", "bob", "carol"} {
+		for _, m := range numbered(100*i, 10+i) {
+			if err := from.Append(user, "INBOX", m, arrived); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	root, list := t.TempDir(), filepath.Join(t.TempDir(), "users.csv")
+	url := func(user, addr string) string { return "imap+insecure://" + user + "@" + addr }
+	env := home(t, to)
+	env["CAROL"] = "carol-secret"
+	run := func(command string, more ...string) (int, string, string) {
+		return mailstow(t, env, append([]string{command, "--pairs", list, "--to", root}, more...)...)
+	}
+	write(t, list, "source;source_password;destination;destination_pasword\n"+
+		"nonsense;x;imap+insecure://a@127.0.0.1;y\n"+"imap+insecure://a@mail.example.org;x;pop3s://a@mail.example.org;y\n")
+	status, _, errs := run("migrate")
+	for _, want := range []string{"nothing was begun", "line 1", "did you mean destination_password"} {
+		if status != exitConfig || !strings.Contains(errs, want) {
+			t.Errorf("a bad list: status %d, %s; want %s", status, errs, want)
+		}
+	}
+	write(t, list, "\ufeff# who moves\nsource,source_password,destination,destination_password,options\n"+
+		url("alice", from.IMAP)+",alice-secret,"+url("alice", to.IMAP)+",cmd:echo alice-secret,\n"+
+		url("bob", from.IMAP)+",bob-secret,"+url("bob", to.IMAP)+",wrong,\n"+
+		url("carol", from.IMAP)+",env:CAROL,"+url("carol", to.IMAP)+",carol-secret,under=Old\n")
+	if status, _, errs := run("status"); status != exitIncomplete {
+		t.Errorf("before: status %d, %s", status, errs)
+	}
+	status, out, errs := run("check")
+	if status != exitIncomplete || !strings.Contains(out, "Ready: 2. With remarks: 0. Blocked: 1.") || !strings.Contains(out, "destination password") {
+		t.Errorf("check: status %d\n%s%s", status, out, errs)
+	}
+	report := filepath.Join(root, "proof")
+	status, out, errs = run("migrate", "--report", report)
+	if status != exitIncomplete || !strings.Contains(out, "2 ok, 1 failed") || !strings.Contains(errs, "login refused") {
+		t.Errorf("migrate: status %d\n%s%s", status, out, errs)
+	}
+	for user, mailbox := range map[string]string{"alice": "INBOX", "carol": "INBOX.Old.INBOX"} {
+		want := map[string]int{"alice": 10, "carol": 12}[user]
+		if bodies, err := to.Login(t, user).Bodies(mailbox); err != nil || len(bodies) != want {
+			t.Errorf("%s has %d in %s, want %d: %v", user, len(bodies), mailbox, want, err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(report, "accounts.csv")); err != nil || strings.Count(string(b), "\n") != 4 {
+		t.Errorf("accounts.csv: %s, %v", b, err)
+	}
+	text, _ := os.ReadFile(list)
+	write(t, list, strings.Replace(string(text), ",wrong,", ",bob-secret,", 1))
+	status, out, errs = run("migrate", "--json")
+	if o := last(t, out); status != exitOK || o["ok"] != 3.0 || o["missing"] != 0.0 {
+		t.Errorf("again: status %d, %v\n%s", status, o, errs)
+	}
+	status, out, errs = run("verify", "--full", "--report", report)
+	if status != exitOK || strings.Count(out, "octet by octet") != 3 || !strings.Contains(out, "3 ok") {
+		t.Errorf("verify: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, _ := run("status"); status != exitOK || !strings.Contains(out, "3 done") || !strings.Contains(out, "33 / 33") {
+		t.Errorf("status: %d\n%s", status, out)
+	}
+}
+
+// One login opens every mailbox: a list with defaults.
+func TestPairsWithOneLoginForAll(t *testing.T) {
+	from, to := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	fill(t, from, "INBOX", numbered(0, 7))
+	list := filepath.Join(t.TempDir(), "users.toml")
+	write(t, list, fmt.Sprintf("[source]\nserver = %q\npassword_command = \"echo alice-secret\"\n[destination]\nserver = %q\npassword = \"alice-secret\"\n[[pair]]\nsource = \"alice\"\ndestination = \"alice\"\n",
+		"imap+insecure://"+from.IMAP, "imap+insecure://"+to.IMAP))
+	status, out, errs := mailstow(t, home(t, to), "migrate", "--pairs", list, "--to", t.TempDir())
+	if status != exitOK || total(served(t, to, "INBOX")) != 7 {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+}
+
+// So much a day, kept across runs, and never more.
+func TestDailyUploadIsKeptAcrossRuns(t *testing.T) {
+	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	fill(t, a, "INBOX", numbered(0, 10))
+	root := t.TempDir()
+	if status, out, errs := mailstow(t, home(t, a), "backup", address("imap+insecure", a.IMAP), "--to", root); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	from, cfg, env := filepath.Join(root, "alice@127.0.0.1"), filepath.Join(t.TempDir(), "c.toml"), moving(t, b)
+	write(t, cfg, "[accounts.new]\nserver = \""+address("imap+insecure", b.IMAP)+"\"\ndaily_upload = \"100\"\n")
+	env["MAILSTOW_CONFIG"] = cfg
+	var stored []int
+	for range 3 {
+		status, _, errs := mailstow(t, env, "migrate", from, "new", "--to", root, "-v")
+		if status != exitLater || !strings.Contains(errs, "stopped early") {
+			t.Errorf("status %d, %s", status, errs)
+		}
+		stored = append(stored, total(served(t, b, "INBOX")))
+	}
+	if stored[0] == 0 || stored[0] > 5 || stored[2] > 5 {
+		t.Errorf("stored %v", stored)
+	}
+	if status, out, errs := mailstow(t, env, "migrate", from, "new", "--to", root, "--dry-run"); status != exitOK || !strings.Contains(out, "would store") {
+		t.Errorf("the plan: status %d, %s%s", status, out, errs)
+	}
+}
