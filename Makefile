@@ -36,6 +36,8 @@ fuzz: ## what strangers send
 	$(GO) test -run '^$$' -fuzz FuzzAnyAnswer -fuzztime $(FUZZTIME) ./internal/imapwire
 	$(GO) test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./internal/imapwire
 	$(GO) test -run '^$$' -fuzz FuzzBody -fuzztime $(FUZZTIME) ./internal/pop3wire
+	$(GO) test -run '^$$' -fuzz FuzzReader -fuzztime $(FUZZTIME) ./internal/repair
+	$(GO) test -run '^$$' -fuzz FuzzPairs -fuzztime $(FUZZTIME) ./internal/config
 	$(GO) test -run '^$$' -fuzz FuzzShown -fuzztime $(FUZZTIME) ./internal/cli
 
 bench: ## speed beside mbsync; see docs/performance.md
@@ -44,8 +46,8 @@ bench: ## speed beside mbsync; see docs/performance.md
 crash: ## kill -9, two hundred times a server
 	$(GO) test -v -run TestKilledTwentyTimes -count 10 -timeout 30m ./internal/cli
 
-scale: ## 200,000 messages, 2,000 folders, 20,000 over POP3, on each server at 0, 20 and 80 ms
-	MAILSTOW_TEST_SCALE=1 $(GO) test -v -run 'TestLarge|TestManyFolders' -timeout 3h ./internal/cli
+scale: ## 200,000 messages, 2,000 folders, 20,000 over POP3, on each server at 0, 20 and 80 ms; 20,000 moved, killed 20 times
+	MAILSTOW_TEST_SCALE=1 $(GO) test -v -run 'TestLarge|TestManyFolders|TestMoveKilled' -timeout 4h ./internal/cli
 
 memory: ## a message of 1 GiB in flat memory
 	MAILSTOW_TEST_BIG=1 $(GO) test -v -run 'TestHugeMessage' -timeout 20m ./internal/cli
