@@ -64,7 +64,8 @@ type account struct {
 	transfer    int64 // octets after which to stop, 0 for never
 	daily       int64 // octets that may be stored there in 24 hours, 0 for any number
 
-	pair *config.Pair // that it is the destination of, nil for none
+	takes bool         // mail is stored there
+	pair  *config.Pair // that it is the destination of, nil for none
 }
 
 // source names the server and login for the archive. Ports that stand for

@@ -105,9 +105,19 @@ func BenchmarkNothingNewIn200000(b *testing.B) {
 	}
 }
 
-// 2,000 messages of 8 KB in 12 folders go to an empty account.
-func BenchmarkMigrate2000Of8KB(b *testing.B) {
-	const folders, each = 12, 167
+// Mail in 12 folders goes to an empty account, beside mbsync; the other way
+// round each time, so that neither has the quieter machine.
+func BenchmarkMigrate(b *testing.B) {
+	for _, c := range []struct {
+		name       string
+		each, size int
+	}{{"2000x8KB", 167, 8 << 10}, {"20000x8KB", 1667, 8 << 10}, {"200x5MB", 17, 5 << 20}} {
+		b.Run(c.name, func(b *testing.B) { pushBench(b, c.each, c.size) })
+	}
+}
+
+func pushBench(b *testing.B, each, size int) {
+	const folders = 12
 	from := mailtest.Dovecot(b, "mail_fsync = never")
 	c := from.Login(b, "alice")
 	for i := range folders {
@@ -115,7 +125,7 @@ func BenchmarkMigrate2000Of8KB(b *testing.B) {
 		if _, err := c.Command("CREATE " + name); err != nil {
 			b.Fatal(err)
 		}
-		deposit(b, from, name, each, 8<<10)
+		deposit(b, from, name, each, size)
 	}
 	binary, root := built(b), b.TempDir()
 	env := map[string]string{"HOME": root, "MAILSTOW_PASSWORD": from.Password("alice"), "MAILSTOW_DESTINATION_PASSWORD": from.Password("alice")}
@@ -125,34 +135,26 @@ func BenchmarkMigrate2000Of8KB(b *testing.B) {
 		b.Run(fmt.Sprintf("rtt=%v", rtt), func(b *testing.B) {
 			var us, them usage
 			for i := 0; b.Loop(); i++ {
-				for _, ours := range []bool{true, false} {
+				for turn := range 2 {
+					ours := (turn+i)%2 == 0
 					to := mailtest.Dovecot(b, "mail_fsync = never")
 					relay := mailtest.NewRelay(b, to.IMAP, mailtest.Line{Delay: rtt / 2})
-					dir := filepath.Join(root, fmt.Sprintf("%v-%d-%v", rtt, i, ours))
+					dir := filepath.Join(b.TempDir(), "archive")
 					if err := os.CopyFS(dir, os.DirFS(account)); err != nil {
 						b.Fatal(err)
 					}
 					if ours {
 						us.add(measure(b, command(binary, env, "migrate", dir, address("imap+insecure", relay.Addr))))
 					} else if cmd := mbsync(b, to, relay.Addr, dir); cmd != nil {
-						rc, err := os.ReadFile(cmd.Args[3])
-						if err != nil {
-							b.Fatal(err)
-						}
-						text := strings.NewReplacer("Create Near", "Create Far", "Sync Pull", "Sync Push").Replace(string(rc))
-						if err := os.WriteFile(cmd.Args[3], []byte(text), 0o600); err != nil {
-							b.Fatal(err)
-						}
-						them.add(measure(b, cmd))
+						them.add(measure(b, pushing(b, cmd)))
+					} else {
+						continue
 					}
 					n := 0
 					for f := range folders {
-						bodies, err := to.Login(b, "alice").Bodies(fmt.Sprintf("Folder%d", f))
-						if err == nil {
-							n += len(bodies)
-						}
+						n += messagesIn(b, to, fmt.Sprintf("Folder%d", f))
 					}
-					if n != folders*each && (ours || them.runs > 0) {
+					if n != folders*each {
 						b.Fatalf("ours %v: %d messages on the server, want %d", ours, n, folders*each)
 					}
 				}
@@ -163,6 +165,68 @@ func BenchmarkMigrate2000Of8KB(b *testing.B) {
 			if them.runs > 0 {
 				b.ReportMetric(them.seconds/float64(them.runs), "mbsync-s/run")
 			}
+		})
+	}
+}
+
+// pushing makes a run of mbsync store what is here.
+func pushing(b *testing.B, cmd *exec.Cmd) *exec.Cmd {
+	b.Helper()
+	rc, err := os.ReadFile(cmd.Args[3])
+	if err != nil {
+		b.Fatal(err)
+	}
+	text := strings.NewReplacer("Create Near", "Create Far", "Sync Pull", "Sync Push").Replace(string(rc))
+	if err := os.WriteFile(cmd.Args[3], []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return cmd
+}
+
+// messagesIn returns how many messages a mailbox has.
+func messagesIn(b *testing.B, s *mailtest.Server, mailbox string) (n int) {
+	b.Helper()
+	lines, err := s.Login(b, "alice").Command("STATUS " + mailbox + " (MESSAGES)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, l := range lines {
+		if _, after, ok := strings.Cut(l, "(MESSAGES "); ok {
+			n, _ = strconv.Atoi(strings.TrimRight(after, ")\r\n"))
+		}
+	}
+	return n
+}
+
+// 2,000 messages of 8 KB are moved from one server to another: pulled and pushed
+// at once, or one after the other.
+func BenchmarkMoveTwoServers(b *testing.B) {
+	from := mailtest.Dovecot(b, "mail_fsync = never")
+	deposit(b, from, "", 2000, 8<<10)
+	binary := built(b)
+	env := map[string]string{"HOME": b.TempDir(), "MAILSTOW_PASSWORD": from.Password("alice"), "MAILSTOW_DESTINATION_PASSWORD": from.Password("alice")}
+	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 80 * time.Millisecond} {
+		b.Run(fmt.Sprintf("rtt=%v", rtt), func(b *testing.B) {
+			var at, after usage
+			for b.Loop() {
+				for _, once := range []bool{true, false} {
+					to := mailtest.Dovecot(b, "mail_fsync = never")
+					relay, source := mailtest.NewRelay(b, to.IMAP, mailtest.Line{Delay: rtt / 2}), mailtest.NewRelay(b, from.IMAP, mailtest.Line{Delay: rtt / 2})
+					dir := b.TempDir()
+					here, there := address("imap+insecure", source.Addr), address("imap+insecure", relay.Addr)
+					if once {
+						at.add(measure(b, command(binary, env, "migrate", here, there, "--to", dir)))
+						continue
+					}
+					pull := measure(b, command(binary, env, "backup", here, "--to", dir))
+					push := measure(b, command(binary, env, "migrate", filepath.Join(dir, "alice@127.0.0.1"), there))
+					after.add(usage{seconds: pull.seconds + push.seconds})
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(at.seconds/float64(at.runs), "s/run")
+			b.ReportMetric(at.peak/(1<<20), "peak-MiB")
+			b.ReportMetric(after.seconds/float64(after.runs), "one-after-the-other-s/run")
 		})
 	}
 }

@@ -187,6 +187,7 @@ func takesMail(a *account) error {
 	if a.protocol != mailbox.IMAP {
 		return configFailed("mail cannot be stored over POP3", "name an IMAP server")
 	}
+	a.takes = true
 	return nil
 }
 

@@ -56,8 +56,16 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 	return o
 }
 
-// toDo says what a command does with new messages.
-var toDo = map[string]string{"backup": "to fetch", "migrate": "to go", "restore": "to store", "verify": "to compare"}
+// toDo says what is done with new messages of an account.
+func (o *output) toDo(a *account) string {
+	switch {
+	case o.command == "verify":
+		return "to compare"
+	case a.takes:
+		return "to store"
+	}
+	return "to fetch"
+}
 
 // event shows what an engine reports.
 func (o *output) event(a *account, e report.Event) {
@@ -72,7 +80,7 @@ func (o *output) event(a *account, e report.Event) {
 	case report.Planned:
 		t.total, t.started = e, time.Now()
 		if o.progress != nil && e.New > 0 {
-			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; %s: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), toDo[o.command], count(e.New), octets(e.NewOctets)))
+			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; %s: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), o.toDo(a), count(e.New), octets(e.NewOctets)))
 		}
 	case report.MailboxStarted:
 		t.mailbox = e.Mailbox.String()
