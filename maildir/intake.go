@@ -31,6 +31,7 @@ type mailboxRow struct {
 
 	stood    mailbox.State // at the last complete pull
 	failures int           // messages that could not be fetched so far
+	pulled   bool          // a pull of it has been complete once
 	placed   *folder       // that goes into it; nil if there is no news of that
 }
 
@@ -52,14 +53,14 @@ func (a *Archive) From(ctx context.Context, source string) (*Intake, error) {
 		var wire []byte
 		var path string
 		m := &mailboxRow{}
-		if err := r.Scan(&m.id, &wire, &path, &m.stood.UIDValidity, &m.stood.UIDNext, &m.stood.HighestModSeq, &m.stood.Exists, &m.failures); err != nil {
+		if err := r.Scan(&m.id, &wire, &path, &m.stood.UIDValidity, &m.stood.UIDNext, &m.stood.HighestModSeq, &m.stood.Exists, &m.failures, &m.pulled); err != nil {
 			return err
 		}
 		m.folder = a.folders[path]
 		in.mailboxes[string(wire)] = m
 		return nil
 	}, `SELECT m.id, m.wire, f.path, m.uidvalidity, m.uidnext, m.highestmodseq, m.on_server,
-		(SELECT count(*) FROM failure x WHERE x.mailbox = m.id)
+		(SELECT count(*) FROM failure x WHERE x.mailbox = m.id), m.completed_at IS NOT NULL
 		FROM mailbox m JOIN folder f ON f.id = m.folder WHERE m.source = ?`, in.source)
 }
 

@@ -74,7 +74,7 @@ func (o *Outlet) Folders(ctx context.Context) ([]Folder, error) {
 
 // Place says that messages of the folder go into a mailbox. If the mailbox is
 // backed up one day, that is its folder, unless it has another already or the
-// folder is that of another mailbox. stay says that the folder goes there the
+// folder is backed up from another mailbox. stay says that the folder goes there the
 // next time too.
 func (o *Outlet) Place(m mailbox.Mailbox, folderPath string, stay bool) {
 	a := o.in.a
@@ -82,7 +82,7 @@ func (o *Outlet) Place(m mailbox.Mailbox, folderPath string, stay bool) {
 	f := a.folders[folderPath]
 	taken := false
 	for wire, row := range o.in.mailboxes {
-		taken = taken || row.folder == f && wire != m.Wire
+		taken = taken || row.pulled && row.folder == f && wire != m.Wire
 	}
 	if f != nil && !taken && o.in.mailboxes[m.Wire] == nil {
 		o.in.mailboxes[m.Wire] = &mailboxRow{folder: f}

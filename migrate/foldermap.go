@@ -1,9 +1,12 @@
 package migrate
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"mailstow/mailbox"
 )
@@ -65,6 +68,33 @@ func sharesInbox(folders []Folder) bool {
 		}
 	}
 	return below
+}
+
+// maxLevel is how many octets a level of a plain name may have.
+const maxLevel = 60
+
+// plainer returns a name that every server takes: letters, digits and a few
+// signs. What is too long ends in a part of its digest, so that two names do
+// not become one.
+func plainer(n mailbox.Name) mailbox.Name {
+	levels := n.Elems()
+	for i, level := range levels {
+		plain := strings.Map(func(r rune) rune {
+			if unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) || strings.ContainsRune(" -_,+@()", r) {
+				return r
+			}
+			return '_'
+		}, strings.ToValidUTF8(level, "_"))
+		if plain = strings.TrimSpace(plain); plain == "" {
+			plain = "_"
+		}
+		if len(plain) > maxLevel {
+			sum := sha256.Sum256([]byte(level))
+			plain = strings.TrimSpace(strings.ToValidUTF8(plain[:maxLevel-9], "")) + "_" + hex.EncodeToString(sum[:4])
+		}
+		levels[i] = plain
+	}
+	return mailbox.NewName(levels...)
 }
 
 // stays reports whether a folder goes where it goes now the next time too.

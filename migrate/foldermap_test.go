@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"strings"
 	"testing"
 
 	"mailstow/mailbox"
@@ -51,5 +52,27 @@ func TestSharedInboxIsSeen(t *testing.T) {
 		if got := sharesInbox(tt.folders); got != tt.want {
 			t.Errorf("%+v: %v", tt.folders, got)
 		}
+	}
+}
+
+func TestPlainNamesAreTakenEverywhere(t *testing.T) {
+	for from, to := range map[string]string{
+		"Work/2024":   "Work/2024",
+		"Entwürfe":    "Entwürfe",
+		"收件箱":         "收件箱",
+		"a%b{c}\"d":   "a_b_c__d",
+		"~home":       "_home",
+		"  x  ":       "x",
+		"\xff\xfe":    "_",
+		"Re: 100% ^!": "Re_ 100_ __",
+		"/":           "_/_",
+	} {
+		if got := plainer(nameOf(from)).String(); got != to {
+			t.Errorf("%q becomes %q, want %q", from, got, to)
+		}
+	}
+	a, b := plainer(nameOf(strings.Repeat("é", 200)+"a")), plainer(nameOf(strings.Repeat("é", 200)+"b"))
+	if a == b || len(a.String()) > maxLevel {
+		t.Errorf("%v, %v", a, b)
 	}
 }

@@ -25,6 +25,8 @@ type plan struct {
 	seen    bool                    // it has been looked at once
 	empty   bool                    // then the mailbox held nothing that the archive did not know
 
+	nameRefused error // what the server said to CREATE; nil if it did not refuse
+
 	refuse   map[int64]string // messages that are not to be sent again in this run, and why
 	tooLarge map[int64]bool   // of these
 	attempts map[int64]*attempt
@@ -309,8 +311,29 @@ func (r *run) expected() (messages, octets int64) {
 	return r.Filling.Coming()
 }
 
-// createAll makes the mailboxes that are not there.
+// createAll makes the mailboxes that are not there. One whose name the server
+// refuses gets a plainer one.
 func (l *looker) createAll(ctx context.Context) error {
+	if err := l.create(ctx); err != nil {
+		return err
+	}
+	again := false
+	for _, p := range l.plans {
+		if p.nameRefused != nil {
+			renamed, err := l.rename(ctx, p)
+			if err != nil {
+				return err
+			}
+			again = again || renamed
+		}
+	}
+	if !again {
+		return nil
+	}
+	return l.create(ctx)
+}
+
+func (l *looker) create(ctx context.Context) error {
 	var boxes []mailbox.Mailbox
 	for _, p := range l.plans {
 		if p.wanted() && !p.exists {
@@ -334,7 +357,7 @@ func (l *looker) createAll(ctx context.Context) error {
 			continue
 		}
 		if err := refused[p.box.Wire]; err != nil {
-			p.Reason = err.Error()
+			p.Reason, p.nameRefused = err.Error(), err
 			continue
 		}
 		p.exists = true
@@ -349,4 +372,32 @@ func (l *looker) createAll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// rename gives a mailbox whose name is refused a plainer one, and reports
+// whether there is one that no other folder has.
+func (l *looker) rename(ctx context.Context, p *plan) (renamed bool, err error) {
+	refusal := p.nameRefused
+	p.nameRefused = nil
+	name := plainer(p.box.Name)
+	if name == p.box.Name || says(refusal, "NOPERM", "OVERQUOTA", "LIMIT", "UNAVAILABLE") {
+		return false, nil
+	}
+	var box mailbox.Mailbox
+	err = l.do(ctx, func(d Destination) (err error) {
+		box, _, err = d.Spelling(ctx, name)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, q := range l.plans {
+		if q != p && q.box.Wire == box.Wire {
+			return false, nil
+		}
+	}
+	box.Role = p.box.Role
+	p.box, p.Mailbox, p.Renamed, p.Reason = box, box.Name, true, ""
+	l.archive.Place(p.box, p.path, l.Mapping.stays())
+	return true, nil
 }

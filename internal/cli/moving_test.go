@@ -455,3 +455,34 @@ func TestDailyUploadIsKeptAcrossRuns(t *testing.T) {
 		t.Errorf("the plan: status %d, %s%s", status, out, errs)
 	}
 }
+
+// A name that a server refuses is changed, always in the same way; the second
+// run finds what the first has stored.
+func TestNamesThatAreRefusedAreChanged(t *testing.T) {
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		dir := t.TempDir()
+		names := []string{"INBOX", `a%b{c}"d`, "~home", "x^y", "Dr. Jones", strings.Repeat("L", 150), "100 %"}
+		for i, name := range names {
+			for _, sub := range []string{"cur", "new", "tmp"} {
+				if err := os.MkdirAll(filepath.Join(dir, name, sub), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(t, filepath.Join(dir, name, "cur", "1.host:2,"), fmt.Sprintf("Subject: %d\n\nx\n", i))
+		}
+		for round, want := range []float64{7, 0, 0} {
+			if round == 2 { // what was noted
+				if err := os.RemoveAll(filepath.Join(dir, ".mailstow")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			status, out, errs := mailstow(t, moving(t, s), "migrate", dir, address("imap+insecure", s.IMAP), "--json")
+			if o := last(t, out); status != exitOK || o["stored"] != want || o["there"] != 7.0 {
+				t.Errorf("round %d: status %d, %v\n%s", round, status, o, errs)
+			}
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) != len(names)+1 {
+			t.Errorf("the archive has %d directories, want %d and the index", len(entries), len(names))
+		}
+	})
+}

@@ -251,6 +251,13 @@ func (c *Conn) Flag(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, ad
 	return nil
 }
 
+// isThere reports whether CREATE was refused because there is such a mailbox;
+// RFC 5530 has a code for that, which older servers do not send.
+func isThere(err error) bool {
+	words := strings.ToUpper(err.Error())
+	return strings.Contains(words, "[ALREADYEXISTS]") || strings.Contains(words, "ALREADY EXISTS")
+}
+
 // Create makes mailboxes, with their roles where the server takes that (RFC 6154
 // section 3), and subscribes to them, in two round trips. It tells by their
 // spelling which it made, and what the server says of others; one that is
@@ -287,7 +294,7 @@ func (c *Conn) Create(ctx context.Context, boxes []mailbox.Mailbox) (made map[st
 			if err == nil {
 				made[a.m.Wire] = true
 			}
-			if err != nil && !strings.Contains(strings.ToUpper(err.Error()), "[ALREADYEXISTS]") {
+			if err != nil && !isThere(err) {
 				refused[a.m.Wire] = fmt.Errorf("create %s: %w", a.m.Name, err)
 			}
 			// If it is not subscribed to, mail programs may hide it; it is there.
