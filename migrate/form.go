@@ -60,14 +60,15 @@ func (s *sender) formOf(p *plan, c fingerprint.Candidate) form {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := p.attempts[c.Message]; a != nil {
-		return a.needs.of(forms[a.form])
+		return forms[a.form].within(a.needs)
 	}
 	return form{}
 }
 
-// of returns what a form changes in a message that needs just n.
-func (n form) of(f form) form {
-	return form{f.again && n != form{}, f.unkeyed && n.unkeyed, f.undated && n.undated, f.repairs & n.repairs}
+// within returns what a form changes in a message in which only so much can be
+// changed.
+func (f form) within(can form) form {
+	return form{f.again && can != form{}, f.unkeyed && can.unkeyed, f.undated && can.undated, f.repairs & can.repairs}
 }
 
 // next chooses the next form for a message that is refused. If there is none
@@ -86,9 +87,9 @@ func (s *sender) next(ctx context.Context, p *plan, c fingerprint.Candidate, ref
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.attempts[c.Message] = a
-	for before := a.needs.of(forms[a.form]); a.form < len(forms)-1; {
+	for before := forms[a.form].within(a.needs); a.form < len(forms)-1; {
 		a.form++
-		if now := a.needs.of(forms[a.form]); now != before && now != (form{}) {
+		if now := forms[a.form].within(a.needs); now != before && now != (form{}) {
 			return true, ""
 		}
 	}

@@ -247,7 +247,7 @@ func TestNoRepairIsTriedTwice(t *testing.T) {
 		n := form{unkeyed: needs&1 != 0, undated: needs&2 != 0, repairs: allRepairs & repair.Steps(needs>>2)}
 		seen, last := map[form]bool{}, form{}
 		for _, f := range forms[1:] {
-			if now := n.of(f); now != last && now != (form{}) {
+			if now := f.within(n); now != last && now != (form{}) {
 				if seen[now] {
 					t.Errorf("%+v is tried twice for %+v", now, n)
 				}

@@ -432,11 +432,15 @@ func (r *run) findPushed(ctx context.Context, d Destination, p *plan, listed []m
 		}
 	}
 	for _, m := range rest {
-		for _, s := range told[m.ID] {
-			if _, left := sought[s.Message]; left && !found[m.ID] {
-				batch.Form(s.Message, formThere(m, headers[m.ID]), changedThere)
+		if all := told[m.ID]; len(all) == 1 && !found[m.ID] {
+			if _, left := sought[all[0].Message]; left {
+				batch.Form(all[0].Message, formThere(m, headers[m.ID]), changedThere)
+				delete(sought, all[0].Message)
 			}
 		}
+	}
+	for _, s := range sought {
+		p.unanswered = append(p.unanswered, s.Candidate) // the answer says nothing
 	}
 	return nil
 }
