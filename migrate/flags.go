@@ -35,7 +35,7 @@ func (r *run) updateOn(ctx context.Context, d Destination, p *plan) error {
 	changes := map[change][]mailbox.ID{}
 	now := map[mailbox.ID][]string{}
 	err := r.archive.EachHeld(ctx, p.path, p.box, func(h Held) {
-		if !h.Here || !p.before[h.ID] {
+		if !h.Here || !p.before[h.ID] || !p.live[h.ID] {
 			return
 		}
 		c := change{add: strings.Join(without(h.Flags, h.Told), " ")}

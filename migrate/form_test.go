@@ -52,7 +52,7 @@ func TestRepairedMailIsStoredOnce(t *testing.T) {
 			}
 			there := map[string]int{}
 			for _, m := range s.stored {
-				there[strings.TrimPrefix(m, "X-Server: was here\r\n")]++
+				there[strings.TrimPrefix(m, "X-Server: was here too\r\n")]++
 			}
 			for _, m := range a.messages {
 				if n := there[strings.ReplaceAll(m, "\x00", "")]; n != 1 {

@@ -138,11 +138,14 @@ func (r *run) lacks(p *plan, free []fingerprint.Candidate) {
 	p.missing, p.Excluded = free[:0], 0
 	for _, c := range free {
 		m := mailbox.Message{Size: c.Size, InternalDate: time.Unix(c.Arrived, 0)}
-		if !r.Filter.Wants(m) {
+		if c.Message >= 0 && !r.Filter.Wants(m) { // of what is to come, what is not wanted is left out
 			p.Excluded++
 			continue
 		}
 		p.missing = append(p.missing, c)
+		if c.Message < 0 {
+			continue
+		}
 		if most := r.limits.Message; most > 0 && c.Size+c.BareLF > most && p.refuse[c.Message] == "" {
 			p.refuse[c.Message] = fmt.Sprintf("it is larger than the server takes (%d octets)", most)
 			p.tooLarge[c.Message] = true
@@ -242,7 +245,8 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 
 // trusted returns what the mailbox lists and the archive knows. Some servers
 // give an ID to another message, when a mailbox is made anew: one that has
-// neither the size nor the header of the message it was is not known.
+// neither the size nor the header of the message it was, nor its Message-ID, is
+// not known. What has the last alone was changed by the server.
 func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[mailbox.ID]*mailbox.Message, forms []fingerprint.Candidate) (known map[mailbox.ID]bool, err error) {
 	known = map[mailbox.ID]bool{}
 	headers := map[int64][]fingerprint.Candidate{}
@@ -265,7 +269,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 		if h.Here && h.Recognised {
 			p.ByHeader++
 		}
-		if h.Here && r.full {
+		if h.Here && r.full && !h.Removed {
 			p.there[h.ID] = h.Candidate
 		}
 		fits := func(c fingerprint.Candidate) bool { return c.HasSize(m.Size) }
@@ -281,22 +285,71 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	if len(odd) == 0 {
 		return known, nil
 	}
+	batch := r.archive.Begin()
 	err = d.Headers(ctx, p.box, odd, func(m mailbox.Message, header []byte) error {
 		h := fingerprint.ReadHeader(header)
-		if !slices.ContainsFunc(was[m.ID], func(c fingerprint.Candidate) bool { return c.Header == h.Sum }) {
-			delete(known, m.ID)
-			delete(p.there, m.ID)
-			message := was[m.ID][len(was[m.ID])-1].Message
-			if held[message]--; held[message] <= 0 {
-				delete(held, message)
-			}
+		if slices.ContainsFunc(was[m.ID], func(c fingerprint.Candidate) bool { return c.Header == h.Sum }) {
+			return nil
+		}
+		c := was[m.ID][len(was[m.ID])-1]
+		same, err := r.isSame(ctx, c, header)
+		switch {
+		case err != nil:
+			return err
+		case same:
+			batch.Form(c.Message, formThere(m, h), changedThere)
+			return nil
+		}
+		delete(known, m.ID)
+		delete(p.there, m.ID)
+		if held[c.Message]--; held[c.Message] <= 0 {
+			delete(held, c.Message)
 		}
 		return nil
 	})
-	if retry.IsRefused(err) {
-		err = nil
+	if err != nil && !retry.IsRefused(err) {
+		return nil, err
 	}
-	return known, err
+	if r.DryRun {
+		return known, nil
+	}
+	return known, commit(ctx, batch)
+}
+
+// isSame reports whether a header is of a message, however it was changed: by
+// its Message-ID or, if it has none, by its Date, or From and Subject.
+func (r *run) isSame(ctx context.Context, c fingerprint.Candidate, header []byte) (bool, error) {
+	there, err := readFields(bufio.NewReader(bytes.NewReader(header)))
+	if err != nil {
+		return false, err
+	}
+	content, err := r.archive.Open(ctx, c.Message)
+	if err != nil {
+		return true, nil // it cannot be said
+	}
+	defer content.Close()
+	own, err := readFields(bufio.NewReader(io.LimitReader(content.Content, content.Size)))
+	if err != nil {
+		return false, err
+	}
+	if id := field(own, "Message-ID"); id != "" {
+		return field(there, "Message-ID") == id, nil
+	}
+	if date := field(own, "Date"); date != "" {
+		return field(there, "Date") == date, nil
+	}
+	return field(own, "From")+field(own, "Subject") == field(there, "From")+field(there, "Subject"), nil
+}
+
+// field returns the value of the first field with a name, without the blanks
+// around it; "" if there is none.
+func field(fields [][]byte, name string) string {
+	for _, f := range fields {
+		if n, value, ok := strings.Cut(string(f), ":"); ok && strings.EqualFold(strings.TrimSpace(n), name) {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }
 
 // checkPushed looks whether what has just been stored is where the server said:
@@ -315,9 +368,6 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 	told := map[mailbox.ID][]pushed{} // more than one where the server does not tell the truth
 	for _, s := range p.pushed {
 		told[s.id] = append(told[s.id], s)
-		if m := at[s.id]; m != nil {
-			p.compareFlags(s.Candidate, *m)
-		}
 	}
 	var odd []mailbox.Message
 	lost := false
@@ -330,7 +380,6 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 			odd = append(odd, *m)
 		}
 	}
-	p.pushed = nil
 	batch := r.archive.Begin()
 	if !lost {
 		same, err := r.sameHeaders(ctx, d, p, odd, told, batch)
@@ -344,7 +393,16 @@ func (r *run) checkPushed(ctx context.Context, d Destination, p *plan, listed []
 			return err
 		}
 	}
-	return commit(ctx, batch)
+	if err := commit(ctx, batch); err != nil {
+		return err
+	}
+	for _, s := range p.pushed {
+		if m := at[s.id]; m != nil {
+			p.compareFlags(s.Candidate, *m)
+		}
+	}
+	p.pushed = nil
+	return nil
 }
 
 // formThere is how the server has a message.
@@ -504,7 +562,6 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 	for _, c := range slices.Concat(p.unanswered, p.untold) {
 		doubtful[c.Message] = true
 	}
-	p.unanswered = nil
 	anything := !p.seen && r.Unsettled // what an earlier run has sent is not known
 	sought := slices.DeleteFunc(slices.Clone(free), func(c fingerprint.Candidate) bool {
 		return claimed[c.Message] || !anything && !doubtful[c.Message]
@@ -513,6 +570,7 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 		return p.live[m.ID] || !anything && p.before[m.ID]
 	})
 	if len(sought) == 0 || len(come) == 0 {
+		p.unanswered = nil
 		return nil
 	}
 	byID := map[string][]fingerprint.Candidate{}
@@ -529,7 +587,7 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 		if err != nil {
 			return err
 		}
-		for _, c := range byID[messageID(there)] {
+		for _, c := range byID[strings.Trim(field(there, "Message-ID"), "<>")] {
 			if claimed[c.Message] || !r.isWithin(ctx, c, m.Size-int64(len(header)), there) {
 				continue
 			}
@@ -542,20 +600,13 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 	if err != nil && !retry.IsRefused(err) {
 		return err
 	}
-	if r.DryRun {
-		return nil
-	}
-	return commit(ctx, batch)
-}
-
-// messageID returns the Message-ID among fields, without its brackets.
-func messageID(fields [][]byte) string {
-	for _, f := range fields {
-		if name, value, ok := strings.Cut(string(f), ":"); ok && strings.EqualFold(strings.TrimSpace(name), "Message-ID") {
-			return strings.Trim(strings.TrimSpace(value), "<>")
+	if !r.DryRun {
+		if err := commit(ctx, batch); err != nil {
+			return err
 		}
 	}
-	return ""
+	p.unanswered = nil
+	return nil
 }
 
 // isWithin reports whether a message has a body of this size, and all its

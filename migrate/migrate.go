@@ -101,7 +101,8 @@ type Archive interface {
 	// messages: repaired before they were sent, or changed by the server.
 	Forms(ctx context.Context, folder string) ([]fingerprint.Candidate, error)
 
-	// Open returns a message, read and found whole.
+	// Open returns a message, read and found whole. In a dry run there may be
+	// messages with negative numbers: they are still to come, and are not opened.
 	Open(ctx context.Context, message int64) (Content, error)
 
 	// Describe says which message it is.
@@ -388,6 +389,11 @@ func (r *run) push(ctx context.Context) error {
 		err = r.follow(ctx, first)
 	}
 	if errors.As(err, new(*RoomError)) || err == nil && r.DryRun {
+		for _, p := range r.plans {
+			if r.noRoom && r.DryRun {
+				p.Sent, p.SentOctets = 0, 0
+			}
+		}
 		return errors.Join(err, r.noteAll(ctx))
 	}
 	if err != nil {

@@ -144,7 +144,7 @@ func (u *uploading) Answer(_ context.Context, tag string, _ int) (ids []mailbox.
 			return nil, errors.New("connection lost")
 		}
 		if u.mangle {
-			m = "X-Server: was here\r\n" + m
+			m = "X-Server: was here too\r\n" + m
 		}
 		if !u.lie {
 			u.stored = append(u.stored, m)
@@ -172,6 +172,7 @@ type archive struct {
 	messages []string
 	mapping  map[mailbox.ID]int64
 	forms    []fingerprint.Candidate
+	told     []string // flags of each, as the server told them
 }
 
 func (a *archive) Folders(context.Context) ([]Folder, error) {
@@ -184,7 +185,7 @@ func (a *archive) EachHeld(_ context.Context, _ string, _ mailbox.Mailbox, fn fu
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, m := range a.mapping {
-		fn(Held{ID: id, Here: true, Candidate: a.candidate(m)})
+		fn(Held{ID: id, Here: true, Told: a.told, Candidate: a.candidate(m)})
 	}
 	return nil
 }
@@ -288,7 +289,7 @@ func TestNoServerGetsAMessageTwice(t *testing.T) {
 				result, err := Run(t.Context(), s, a, report.Discard, Options{Connections: 3, Pause: time.Millisecond})
 				there := map[string]int{}
 				for _, m := range s.stored {
-					there[strings.TrimPrefix(m, "X-Server: was here\r\n")]++
+					there[strings.TrimPrefix(m, "X-Server: was here too\r\n")]++
 				}
 				missing := 0
 				for _, m := range a.messages {

@@ -68,7 +68,7 @@ func (u *oddUp) Answer(ctx context.Context, tag string, n int) ([]mailbox.ID, er
 	}
 	for i, m := range u.sent[tag] {
 		if u.o.some != "" && strings.Contains(m, u.o.some) {
-			u.sent[tag][i] = "X-Server: was here\r\n" + m
+			u.sent[tag][i] = "X-Server: was here too\r\n" + m
 		}
 	}
 	u.mu.Lock()
@@ -186,7 +186,7 @@ func TestWhatComesMeanwhileIsCountedOnce(t *testing.T) {
 func TestADryRunTellsOfWhatCannotBeStored(t *testing.T) {
 	for _, limits := range []mailbox.Limits{{Message: 25}, {Denied: map[string]string{"INBOX": "lrs"}}, {Quota: 10}} {
 		result, err := Run(t.Context(), &server{limits: limits}, plain(20), report.Discard, Options{DryRun: true})
-		if tally := result.Tallies[0]; err == nil || len(tally.Missing)+tally.Sent != 20 && limits.Quota == 0 || len(tally.Missing) == 0 {
+		if tally := result.Tallies[0]; err == nil || len(tally.Missing)+tally.Sent != 20 || len(tally.Missing) != result.Missing() {
 			t.Errorf("%+v: %v, %d to be sent, %d named", limits, err, tally.Sent, len(tally.Missing))
 		}
 	}
@@ -233,5 +233,80 @@ func TestFoldersThatMeetOnTheServerAreNotMerged(t *testing.T) {
 	_, err := Run(t.Context(), &odd{server: &server{}, boxes: none, create: first}, several{plain(0), []string{"Work", "work"}}, report.Discard, Options{Pause: time.Millisecond})
 	if !errors.As(err, new(*CollisionError)) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// fragile is a server whose looks fail.
+type fragile struct {
+	*server
+	lists   int // listings that succeed; 0 for all
+	headers int // questions for headers that fail first
+	flagged []mailbox.ID
+}
+
+type fragileLook struct {
+	*looking
+	f *fragile
+}
+
+func (f *fragile) Look(context.Context) (Destination, error) {
+	return &fragileLook{&looking{f.server}, f}, nil
+}
+
+func (l *fragileLook) List(ctx context.Context, m mailbox.Mailbox, s mailbox.State, details bool) (mailbox.Listing, error) {
+	if l.f.lists--; l.f.lists < 0 {
+		return mailbox.Listing{}, errors.New("connection lost")
+	}
+	return l.looking.List(ctx, m, s, details)
+}
+
+func (l *fragileLook) Headers(ctx context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error {
+	if l.f.headers--; l.f.headers >= 0 {
+		return errors.New("connection lost")
+	}
+	return l.looking.Headers(ctx, m, msgs, fn)
+}
+
+func (l *fragileLook) Flag(_ context.Context, _ mailbox.Mailbox, ids []mailbox.ID, _, _ []string) error {
+	l.f.flagged = append(l.f.flagged, ids...)
+	return nil
+}
+
+// A server that changes what it stores, and a run that ends before it has seen
+// that: the next believes the answers.
+func TestALookThatFailsDoublesNothing(t *testing.T) {
+	for name, f := range map[string]*fragile{
+		"every look after the first":     {server: &server{mangle: true}, lists: 1},
+		"one question for headers":       {server: &server{mangle: true}, lists: 100, headers: 1},
+		"all questions for headers":      {server: &server{mangle: true}, lists: 100, headers: 100},
+		"every look, and it is not told": {server: &server{mangle: true, silent: true}, lists: 1},
+	} {
+		a, o := plain(20), Options{Connections: 1, Pause: time.Millisecond}
+		first, err := Run(t.Context(), f, a, report.Discard, o)
+		o.Unsettled = first.Unsettled || f.silent // as after a run that was killed
+		for range 2 {
+			if _, err := Run(t.Context(), f.server, a, report.Discard, o); err != nil {
+				t.Errorf("%s: then %v", name, err)
+			}
+			for i, m := range f.stored { // and later it adds something to all of them
+				f.stored[i] = "X-Spam-Status: no\r\n" + m
+			}
+		}
+		if len(f.stored) != 20 {
+			t.Errorf("%s: first %v; %d stored of 20", name, err, len(f.stored))
+		}
+	}
+}
+
+// A number that stands for another message now is no place for our flags.
+func TestFlagsOfAnotherMessageAreLeftAlone(t *testing.T) {
+	f := &fragile{server: &server{stored: []string{"Subject: somebody else's\r\n\r\nunread mail\r\n"}}, lists: 100}
+	a := plain(1)
+	a.mapping["7:1"], a.told = 0, []string{`\Seen`}
+	if _, err := Run(t.Context(), f, a, report.Discard, Options{Connections: 1, Pause: time.Millisecond, UpdateFlags: true}); err != nil || len(f.stored) != 2 {
+		t.Errorf("%v, %d stored", err, len(f.stored))
+	}
+	if len(f.flagged) > 0 {
+		t.Errorf("flags of %v were changed", f.flagged)
 	}
 }
