@@ -3,9 +3,11 @@ package maildir
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode/utf16"
@@ -23,26 +25,34 @@ func IsMaildir(dir string) bool {
 	return true
 }
 
-// Import brings the messages of a Maildir++, as Dovecot and Courier write it
-// (the directory is INBOX, .Work.2024 in it the mailbox Work/2024), into the
-// directory of an archive that is not open. Files are linked where both are on
-// one file system, else copied; what is there already only gets its flags. It
-// returns how many messages came. Nothing is changed in the Maildir++.
+// ErrNotImported is returned by [Import] for a directory that holds other mail.
+var ErrNotImported = errors.New("the directory holds mail that is not from there")
+
+// Import brings the messages of a Maildir with others in it into the directory
+// of an archive that is not open: of a Maildir++, as Dovecot and Courier write it
+// (the directory is INBOX, .Work.2024 in it the mailbox Work/2024), or of nested
+// ones. Files are linked where both are on one file system, else copied; what is
+// there already only gets its flags. It returns how many messages came. Nothing
+// is changed in the Maildir.
 func Import(from, to string) (messages int, err error) {
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		return 0, err
+	mark := filepath.Join(to, ownDir, "imported-from")
+	switch was, err := os.ReadFile(mark); {
+	case err == nil && string(was) != from+"\n":
+		return 0, fmt.Errorf("%s: %w", to, ErrNotImported)
+	case err != nil:
+		if _, err := os.Stat(to); err == nil {
+			return 0, fmt.Errorf("%s: %w", to, ErrNotImported)
+		}
+		if err := os.MkdirAll(filepath.Dir(mark), 0o700); err != nil {
+			return 0, err
+		}
+		if err := os.WriteFile(mark, []byte(from+"\n"), 0o600); err != nil {
+			return 0, err
+		}
 	}
 	boxes := map[string]mailbox.Name{from: mailbox.NewName("INBOX")}
-	for _, e := range entries {
-		dir := filepath.Join(from, e.Name())
-		if name, ok := strings.CutPrefix(e.Name(), "."); ok && name != "" && IsMaildir(dir) {
-			var levels []string
-			for level := range strings.SplitSeq(name, ".") {
-				levels = append(levels, decodeUTF7(level))
-			}
-			boxes[dir] = mailbox.NewName(levels...)
-		}
+	if err := maildirsIn(from, nil, boxes); err != nil {
+		return 0, err
 	}
 	for dir, name := range boxes {
 		n, err := importFolder(dir, filepath.Join(to, PathOf(name)))
@@ -51,6 +61,37 @@ func Import(from, to string) (messages int, err error) {
 		}
 	}
 	return messages, nil
+}
+
+// maildirsIn finds the Maildirs below a directory whose mailbox has these
+// levels.
+func maildirsIn(dir string, levels []string, boxes map[string]mailbox.Name) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if !e.IsDir() || slices.Contains([]string{"cur", "new", "tmp", ownDir}, name) {
+			continue
+		}
+		below := slices.Clone(levels)
+		if dotted, ok := strings.CutPrefix(name, "."); ok && dotted != "" {
+			for level := range strings.SplitSeq(dotted, ".") {
+				below = append(below, decodeUTF7(level))
+			}
+		} else {
+			below = append(below, name)
+		}
+		sub := filepath.Join(dir, name)
+		if IsMaildir(sub) {
+			boxes[sub] = mailbox.NewName(below...)
+		}
+		if err := maildirsIn(sub, below, boxes); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // importFolder brings the messages of one Maildir into another.

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,10 +27,12 @@ func TestMaildirPlusPlusIsImported(t *testing.T) {
 	put(".Entw&APw-rfe", "cur/4.host:2,D")
 	put(".a&-b", "cur/5.host:2,")
 	put(".broken&zz", "cur/6.host:2,")
+	put("Nested", "cur/8.host:2,")
+	put("Nested/.2024", "cur/9.host:2,")
 	if err := os.WriteFile(filepath.Join(from, "dovecot.index"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for round, want := range []int{6, 0, 1} {
+	for round, want := range []int{8, 0, 1} {
 		switch round {
 		case 1: // read, and put into cur
 			if err := os.Rename(filepath.Join(from, "new/1.host"), filepath.Join(from, "cur/1.host:2,S")); err != nil {
@@ -47,7 +50,7 @@ func TestMaildirPlusPlusIsImported(t *testing.T) {
 	}
 	var got []string
 	err := filepath.WalkDir(to, func(path string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
+		if err == nil && !d.IsDir() && d.Name() != "imported-from" {
 			rel, _ := filepath.Rel(to, path)
 			got = append(got, rel)
 		}
@@ -55,17 +58,29 @@ func TestMaildirPlusPlusIsImported(t *testing.T) {
 	})
 	want := []string{
 		"Entwürfe/cur/4.host:2,D", "INBOX/cur/1.host:2,S", "INBOX/cur/2.host,S=10:2,S", "INBOX/new/7.host",
-		"Work/2024/cur/3.host:2,", "a&b/cur/5.host:2,", "broken&zz/cur/6.host:2,",
+		"Nested/2024/cur/9.host:2,", "Nested/cur/8.host:2,", "Work/2024/cur/3.host:2,", "a&b/cur/5.host:2,", "broken&zz/cur/6.host:2,",
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
+	}
+	other := t.TempDir()
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(other, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Import(other, to); !errors.Is(err, ErrNotImported) {
+		t.Errorf("another's mail: %v", err)
+	}
+	if _, err := Import(other, t.TempDir()); !errors.Is(err, ErrNotImported) {
+		t.Errorf("into a directory that is there: %v", err)
 	}
 	archive, err := Open(t.Context(), to, Options{Write: true, Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer archive.Close()
-	if found := archive.Found().Adopted; found != 7 {
-		t.Errorf("%d messages are known, want 7", found)
+	if found := archive.Found().Adopted; found != 9 {
+		t.Errorf("%d messages are known, want 9", found)
 	}
 }

@@ -185,6 +185,7 @@ type Moved struct {
 	Messages, There     int // in the archive; of these, on the server by the last knowledge
 	Octets, ThereOctets int64
 	Run                 *Run // the last one; nil if there was none
+	Pull                *Run // the last backup of all; nil if there was none
 }
 
 // Moved returns how far the archive has been put on a server.
@@ -196,7 +197,10 @@ func (a *Archive) Moved(ctx context.Context, server string) (m Moved, err error)
 	if err != nil {
 		return m, err
 	}
-	m.Run, err = a.run(ctx, "WHERE command != 'backup' AND source = ?", server)
+	if m.Run, err = a.run(ctx, "WHERE command != 'backup' AND source = ?", server); err != nil {
+		return m, err
+	}
+	m.Pull, _, err = a.LastRuns(ctx)
 	return m, err
 }
 

@@ -307,7 +307,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	set.Beside = p.beside
 	u, err := url.Parse(set.Server)
 	if err != nil {
-		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", show(set.Server)), "write it like imaps://USER@HOST")
+		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", redacted(set.Server)), "write it like imaps://USER@HOST")
 	}
 	s, ok := schemes[u.Scheme]
 	if !ok || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
@@ -353,6 +353,15 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	return a, nil
 }
 
+// redacted shows what is no URL without what may be a password in it.
+func redacted(text string) string {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if i := strings.LastIndexByte(rest, '@'); ok && i >= 0 {
+		return scheme + "://..." + rest[i:]
+	}
+	return text
+}
+
 // loginBy decides how the account logs in.
 func (a *account) loginBy(c *cli.Context, set config.Account) error {
 	a.method, a.authUser = strings.ToLower(first(loginOption(c, set, "auth"), set.Auth)), first(loginOption(c, set, "auth-user"), set.AuthUser)
@@ -394,7 +403,8 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 // loginOption reads an option that says how to log in. Where a command works on
 // two servers, it is for the one that is named by a URL.
 func loginOption(c *cli.Context, set config.Account, name string) string {
-	if set.Beside || c.Command.Name == "migrate" && set.Name != "" {
+	inList := c.String("pairs") != "" && name == "tls-ca" // which is no secret
+	if !inList && (set.Beside || c.Command.Name == "migrate" && set.Name != "") {
 		return ""
 	}
 	return c.String(name)

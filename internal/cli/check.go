@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"mailstow/internal/credential"
 	"mailstow/internal/filter"
@@ -111,7 +110,7 @@ func (p *program) checkPairs(c *cli.Context) error {
 	}
 	out := p.newOutput(c, "check", nil)
 	out.dryRun, out.progress = true, nil
-	h := &hosts{most: int64(max(c.Int("host-connections"), 4)), all: map[string]*semaphore.Weighted{}}
+	h := newHosts(c)
 	found := make([]readiness, len(all))
 	jobs := make(chan struct{}, max(c.Int("jobs"), 1))
 	var wg sync.WaitGroup
@@ -127,6 +126,9 @@ func (p *program) checkPairs(c *cli.Context) error {
 		})
 	}
 	wg.Wait()
+	if c.Context.Err() != nil {
+		return context.Cause(c.Context)
+	}
 	return p.showReadiness(c, out, found)
 }
 

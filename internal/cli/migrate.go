@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,6 +140,9 @@ func (p *program) rehearse(c *cli.Context, r *proof, source *account, to *server
 	if err == nil {
 		r.result, err = migrate.Run(ctx, to, expecting(base, o.result.Tallies), &accountSink{out: out, account: to.account}, options)
 	}
+	for _, t := range r.result.Tallies {
+		r.rough = r.rough || t.OnServer > t.Before+t.Recognised && o.result.Sum().New > 0
+	}
 	r.problem = pushFailed(ctx, to.account, r.result, err)
 	return r
 }
@@ -243,7 +247,8 @@ func (p *program) importPlus(c *cli.Context, root, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	to := filepath.Join(root, maildir.PathOf(mailbox.NewName(filepath.Base(abs))))
+	name := strings.ReplaceAll(strings.Trim(abs, string(filepath.Separator)), string(filepath.Separator), "_")
+	to := filepath.Join(root, maildir.PathOf(mailbox.NewName(name))) // home_me_Maildir
 	if c.Bool("dry-run") {
 		if !maildir.Exists(to) {
 			return "", configFailed(dir+" is no archive yet", "without --dry-run mailstow links its files into one: "+to)
@@ -253,7 +258,9 @@ func (p *program) importPlus(c *cli.Context, root, dir string) (string, error) {
 	if inside(abs, to) {
 		return "", configFailed("the archive would lie inside "+dir, "choose another place for it: --to DIR")
 	}
-	if _, err := maildir.Import(abs, to); err != nil {
+	if _, err := maildir.Import(abs, to); errors.Is(err, maildir.ErrNotImported) {
+		return "", configFailed(err.Error(), "choose another place for the archive: --to DIR")
+	} else if err != nil {
 		return "", archiveFailed(err)
 	}
 	return to, begin(c, to)

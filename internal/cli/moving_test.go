@@ -201,15 +201,15 @@ func TestDryRunOfTwoServersIsExact(t *testing.T) {
 	}
 	status, out, errs := mailstow(t, moving(t, b), args("--dry-run")...)
 	plan := last(t, out)
-	if entries, _ := os.ReadDir(root); status != exitOK || plan["stored"] != float64(n) || len(entries) > 0 || total(served(t, b, "INBOX")) > 0 {
+	if entries, _ := os.ReadDir(root); status != exitOK || plan["would_store"] != float64(n) || plan["there"] != 0.0 || len(entries) > 0 || total(served(t, b, "INBOX")) > 0 {
 		t.Fatalf("status %d, %v, %d directories\n%s", status, plan, len(entries), errs)
 	}
 	status, out, errs = mailstow(t, moving(t, b), args()...)
-	if o := last(t, out); status != exitOK || o["stored"] != plan["stored"] || o["bytes_stored"] != plan["bytes_stored"] {
+	if o := last(t, out); status != exitOK || o["stored"] != plan["would_store"] || o["bytes_stored"] != plan["would_store_bytes"] {
 		t.Errorf("status %d, planned %v, came to %v\n%s", status, plan, o, errs)
 	}
 	fill(t, a, "INBOX", numbered(50, 3))
-	if _, out, _ = mailstow(t, moving(t, b), args("--dry-run")...); last(t, out)["stored"] != 3.0 || last(t, out)["there"] != float64(n+3) {
+	if _, out, _ = mailstow(t, moving(t, b), args("--dry-run")...); last(t, out)["would_store"] != 3.0 || last(t, out)["there"] != float64(n) {
 		t.Errorf("the second plan is %v", last(t, out))
 	}
 	for _, bad := range [][]string{{"--map", "Nowhere=X"}, {"--map", "Work/2024=INBOX"}} {
@@ -274,7 +274,15 @@ func TestProofNamesWhatIsMissing(t *testing.T) {
 	if status, out, errs := verify("--full"); status != exitOK || !strings.Contains(out, "20 octet by octet") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
-	do(t, to, `STORE 5 +FLAGS (\Deleted)`, "EXPUNGE")
+	bodies, err := to.Login(t, "alice").Bodies("INBOX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uid, b := range bodies {
+		if bytes.Contains(b, []byte("<4@x>")) {
+			do(t, to, fmt.Sprintf(`UID STORE %d +FLAGS (\Deleted)`, uid), "EXPUNGE")
+		}
+	}
 	status, out, errs := verify("--json")
 	if o := last(t, out); status != exitDamaged || o["missing"] != 1.0 || o["result"] != "incomplete" {
 		t.Errorf("status %d, %v\n%s", status, o, errs)
@@ -485,4 +493,98 @@ func TestNamesThatAreRefusedAreChanged(t *testing.T) {
 			t.Errorf("the archive has %d directories, want %d and the index", len(entries), len(names))
 		}
 	})
+}
+
+// Maildirs of one name belong to different people; Maildirs in a Maildir are
+// taken along.
+func TestMaildirsOfTwoPeopleStayApart(t *testing.T) {
+	s, root, homes := mailtest.Dovecot(t), t.TempDir(), t.TempDir()
+	for person, folders := range map[string][]string{"anna": {"", ".Sent", "Work/2024"}, "bob": {""}} {
+		for _, f := range folders {
+			for _, sub := range []string{"cur", "new", "tmp"} {
+				if err := os.MkdirAll(filepath.Join(homes, person, "Maildir", f, sub), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(t, filepath.Join(homes, person, "Maildir", f, "cur", "1.host:2,"), "Subject: "+person+" "+f+"\n\nx\n")
+		}
+	}
+	for _, person := range []string{"anna", "bob"} {
+		for range 2 {
+			status, out, errs := mailstow(t, moving(t, s), "migrate", filepath.Join(homes, person, "Maildir"), address("imap+insecure", s.IMAP), "--to", root, "--under", person, "-v")
+			if want := map[string]string{"anna": "3 of 3", "bob": "1 of 1"}[person]; status != exitOK || !strings.Contains(out, want) {
+				t.Errorf("%s: status %d\n%s%s", person, status, out, errs)
+			}
+		}
+	}
+	for mailbox, want := range map[string]int{"anna.INBOX": 1, "anna.Sent": 1, "anna.Work.2024": 1, "bob.INBOX": 1} {
+		if n := total(served(t, s, mailbox)); n != want {
+			t.Errorf("%s has %d messages, want %d", mailbox, n, want)
+		}
+	}
+}
+
+// No error shows a password that stands where it should not.
+func TestPasswordsInListsAreNotShown(t *testing.T) {
+	for name, c := range map[string][2]string{
+		"a list of imapsync": {"l.csv", "old.example;alice;sekrit-1;new.example;alice;sekrit-2;\n"},
+		"a bad URL":          {"l.csv", "source,destination\nimaps://me:sekrit%1@old.example,imaps://me@new.example\n"},
+		"a password in one":  {"l.csv", "source,destination\nimaps://me:sekrit@old.example,imaps://me@new.example\n"},
+		"a slipped cell":     {"l.csv", "source,destination,options\nimaps://me@old.example,imaps://me@new.example,sekrit sek=rit sekrit=x\n"},
+	} {
+		list := filepath.Join(t.TempDir(), c[0])
+		write(t, list, c[1])
+		for _, more := range [][]string{nil, {"--json"}} {
+			status, out, errs := mailstow(t, map[string]string{"HOME": t.TempDir()}, append([]string{"migrate", "--pairs", list}, more...)...)
+			if status != exitConfig || strings.Contains(out+errs, "sekrit") {
+				t.Errorf("%s: status %d\n%s%s", name, status, out, errs)
+			}
+		}
+	}
+	if status, out, errs := mailstow(t, map[string]string{"HOME": t.TempDir()}, "backup", "imaps://me:sekrit%1@old.example"); status != exitConfig || strings.Contains(out+errs, "sekrit") {
+		t.Errorf("backup: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// What a report says is what the exit status says: of a source that fails, and
+// of an archive that is damaged.
+func TestReportsTellTheTruth(t *testing.T) {
+	from, to := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	fill(t, from, "INBOX", numbered(0, 5))
+	root, list, report := t.TempDir(), filepath.Join(t.TempDir(), "l.csv"), filepath.Join(t.TempDir(), "r")
+	line := "source,source_password,destination,destination_password\n" + address("imap+insecure", from.IMAP) + ",PASSWORD," + address("imap+insecure", to.IMAP) + ",alice-secret\n"
+	run := func(command, password string, more ...string) (int, string) {
+		write(t, list, strings.Replace(line, "PASSWORD", password, 1))
+		status, out, errs := mailstow(t, home(t, to), append([]string{command, "--pairs", list, "--to", root}, more...)...)
+		return status, out + errs
+	}
+	accounts := func() string {
+		b, err := os.ReadFile(filepath.Join(report, "accounts.csv"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	if status, said := run("migrate", "alice-secret", "--report", report); status != exitOK || !strings.HasSuffix(accounts(), ",ok") {
+		t.Errorf("status %d, %s\n%s", status, accounts(), said)
+	}
+	fill(t, from, "INBOX", numbered(5, 5))
+	if status, said := run("migrate", "wrong", "--report", report); status != exitLogin || !strings.HasSuffix(accounts(), ",failed") {
+		t.Errorf("the source fails: status %d, %s\n%s", status, accounts(), said)
+	}
+	if status, said := run("status", "alice-secret"); status != exitIncomplete || !strings.Contains(said, "login refused") {
+		t.Errorf("status: %d, %s", status, said)
+	}
+	if status, said := run("status", "alice-secret", "--json"); status != exitIncomplete || !strings.Contains(said, `"result":"incomplete"`) {
+		t.Errorf("status --json: %d, %s", status, said)
+	}
+	account := filepath.Join(root, "alice@127.0.0.1")
+	files := messageFiles(t, account)
+	write(t, files[0], "Subject: changed\r\n\r\nx\r\n")
+	for _, args := range [][]string{{"verify", "--pairs", list, "--to", root}, {"verify", account, "--against", address("imap+insecure", to.IMAP)}} {
+		status, out, errs := mailstow(t, home(t, to), append(args, "--report", report)...)
+		if status != exitDamaged || !strings.HasSuffix(accounts(), ",failed") || !strings.Contains(errs, "damaged") {
+			t.Errorf("%v: status %d, %s\n%s%s", args, status, accounts(), out, errs)
+		}
+	}
 }

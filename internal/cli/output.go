@@ -253,8 +253,13 @@ func (o *output) pairsDone(all []*proof, status int, report string) {
 	}
 	if o.json != nil {
 		s := object{"time": stamp(time.Now()), "run": o.json.run, "exit_code": status, "result": "ok", "missing": missing, "seconds": seconds(time.Since(o.started))}
-		if status != exitOK {
+		switch {
+		case status == exitIncomplete:
 			s["result"] = "incomplete"
+		case status == exitLater:
+			s["result"] = "paused"
+		case status != exitOK:
+			s["result"] = "failed"
 		}
 		for _, w := range outcomeWords {
 			s[w] = words[w]

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"mailstow/internal/config"
+	"mailstow/internal/filter"
 	"mailstow/maildir"
 )
 
@@ -43,6 +44,11 @@ func (p *program) pairs(c *cli.Context) ([]*pair, error) {
 	path := c.String("pairs")
 	if c.NArg() > 0 {
 		return nil, &usageError{text: "--pairs names all accounts, and the command line names more", hint: "mailstow " + c.Command.Name + " --pairs FILE"}
+	}
+	for _, f := range loginFlags() {
+		if name := f.Names()[0]; c.IsSet(name) && !slices.Contains([]string{"tls-ca", "allow-insecure", "timeout"}, name) {
+			return nil, &usageError{text: fmt.Sprintf("--%s is for one account, and --pairs names many", name), hint: "give each its login in " + path}
+		}
 	}
 	cfg, err := p.readConfig(c)
 	if err != nil {
@@ -147,7 +153,17 @@ func (p *program) makePair(c *cli.Context, cfg *config.File, root string, line c
 // config file.
 func (p *program) sideOf(c *cli.Context, cfg *config.File, root string, side config.Account) (*account, error) {
 	if !strings.Contains(side.Server, "://") {
-		return p.account(c, cfg, root, side.Server)
+		if side.User != "" || side.HasPassword || side.PasswordVar != "" || side.PasswordFile != "" || side.PasswordCommand != nil {
+			return nil, configFailed(fmt.Sprintf("%q is an account of the config file, which says how to log in", side.Server), "leave its user and password out, or give a URL")
+		}
+		a, err := p.account(c, cfg, root, side.Server)
+		if err == nil && (side.Folders != nil || side.Include != nil || side.Exclude != nil || side.MaxSize > 0) {
+			a.filter = func(now time.Time) filter.Filter {
+				f, _ := wanted(c, side, now)
+				return f
+			}
+		}
+		return a, err
 	}
 	a, err := p.fromURL(c, side, side.Address)
 	if err != nil {
@@ -167,6 +183,7 @@ type bulk struct {
 
 	mu    sync.Mutex
 	known map[string]bool
+	dirs  map[string]*sync.Mutex // one at a time works on an archive
 	queue []*pair
 	file  os.FileInfo // when it was read last
 	done  []*proof
@@ -180,6 +197,10 @@ type hosts struct {
 	all map[string]*semaphore.Weighted
 }
 
+func newHosts(c *cli.Context) *hosts {
+	return &hosts{most: int64(max(c.Int("host-connections"), 2)), all: map[string]*semaphore.Weighted{}}
+}
+
 // enter waits until the accounts of a pair may connect, each with as many
 // connections as it can have at once; leave says that they have ended. All
 // enter hosts in the same order, so that two never wait for each other.
@@ -188,7 +209,7 @@ func (h *hosts) enter(ctx context.Context, pr *pair) (leave func(), err error) {
 	for _, a := range []*account{pr.destination, pr.source} {
 		if a != nil {
 			a.connections = int(max(min(int64(a.connections), h.most/4), 1))
-			need[a.endpoint.Addr] += 2 * int64(a.connections) // some look while others send
+			need[strings.ToLower(a.endpoint.Addr)] += 2 * int64(a.connections) // some look while others send
 		}
 	}
 	var entered []func()
@@ -224,9 +245,12 @@ func (p *program) onPairs(c *cli.Context, work func(*bulk, *pair) *proof) error 
 	if err != nil {
 		return err
 	}
+	if c.Int("host-connections") < 2 {
+		return &usageError{text: "--host-connections: there must be two at least, one to look and one to send"}
+	}
 	jobs := max(c.Int("jobs"), 1)
 	var named []*account
-	b := &bulk{p: p, c: c, hosts: &hosts{most: int64(max(c.Int("host-connections"), 2)), all: map[string]*semaphore.Weighted{}}, known: map[string]bool{}}
+	b := &bulk{p: p, c: c, hosts: newHosts(c), known: map[string]bool{}, dirs: map[string]*sync.Mutex{}}
 	b.file, _ = os.Stat(c.String("pairs"))
 	for _, pr := range all {
 		b.add(pr)
@@ -301,6 +325,14 @@ func (b *bulk) labour() {
 
 // one works on one pair.
 func (b *bulk) one(pr *pair) *proof {
+	b.mu.Lock()
+	if b.dirs[pr.dir] == nil {
+		b.dirs[pr.dir] = &sync.Mutex{}
+	}
+	alone := b.dirs[pr.dir]
+	b.mu.Unlock()
+	alone.Lock()
+	defer alone.Unlock()
 	leave, err := b.hosts.enter(b.c.Context, pr)
 	if err != nil {
 		r := &proof{account: pr.destination, dir: pr.dir, command: b.c.Command.Name}
@@ -314,6 +346,11 @@ func (b *bulk) one(pr *pair) *proof {
 
 // finish shows how it went with all.
 func (b *bulk) finish() error {
+	for _, pr := range b.queue { // interrupted
+		p := explain(b.c.Context, pr.destination.name, context.Cause(b.c.Context))
+		p.what = "not begun: " + p.what
+		b.done = append(b.done, &proof{account: pr.destination, dir: pr.dir, command: b.c.Command.Name, problem: &p, line: pr.Line})
+	}
 	slices.SortFunc(b.done, func(x, y *proof) int { return x.line - y.line })
 	var statuses []int
 	for _, r := range b.done {
@@ -365,6 +402,11 @@ func (p *program) verifyPairs(c *cli.Context, o maildir.VerifyOptions) error {
 			problem := explain(c.Context, pr.destination.name, err)
 			return &proof{account: pr.destination, dir: pr.dir, command: "verify", problem: &problem}
 		}
+		if c.Bool("accept-removed") {
+			if err := acceptRemoved(c.Context, place{pr.destination.name, pr.dir}); err != nil {
+				return failed(err)
+			}
+		}
 		ar, err := maildir.Open(c.Context, pr.dir, maildir.Options{})
 		if err != nil {
 			return failed(err)
@@ -378,8 +420,8 @@ func (p *program) verifyPairs(c *cli.Context, o maildir.VerifyOptions) error {
 		if err != nil {
 			return failed(err)
 		}
-		if v.Damaged() && r.problem == nil {
-			r.problem = &problem{account: pr.destination.name, what: "the archive is damaged", do: "mailstow verify " + pr.dir, status: exitDamaged, code: "damaged"}
+		if v.Damaged() {
+			r.damaged(pr.dir)
 		}
 		return r
 	})

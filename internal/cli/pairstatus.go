@@ -45,16 +45,15 @@ func (p *program) statusPairs(c *cli.Context) error {
 		}
 		t.add(fmt.Sprint(i+1), show(pr.destination.name), word, count(m.There)+" / "+count(m.Messages), octets(m.ThereOctets)+" / "+octets(m.Octets), left, show(since))
 	}
-	if lines != nil {
-		return nil
-	}
-	fmt.Fprint(p.Stdout, t.String())
-	for _, w := range []string{"done", "running or killed", "paused", "incomplete", "waiting"} {
-		if words[w] > 0 {
-			fmt.Fprintf(p.Stdout, "%d %s, ", words[w], w)
+	if lines == nil {
+		fmt.Fprint(p.Stdout, t.String())
+		for _, w := range []string{"done", "running or killed", "paused", "incomplete", maildir.Unsettled, "waiting"} {
+			if words[w] > 0 {
+				fmt.Fprintf(p.Stdout, "%d %s, ", words[w], w)
+			}
 		}
+		fmt.Fprintf(p.Stdout, "%s / %s\n", count(sum.There), messages(sum.Messages))
 	}
-	fmt.Fprintf(p.Stdout, "%s / %s\n", count(sum.There), messages(sum.Messages))
 	if status != exitOK {
 		return &saidError{status}
 	}
@@ -87,13 +86,18 @@ func movedWord(m maildir.Moved) (word, since, left string) {
 		}
 		return "running or killed", local(r.Started), left
 	}
-	word = r.Result
-	if word == "ok" {
-		word = "done"
-	}
-	since = local(r.Ended)
+	word, since = r.Result, local(r.Ended)
 	if r.Reason != "" {
 		since += "  " + r.Reason
+	}
+	switch pull := m.Pull; {
+	case word != "ok":
+	case pull != nil && pull.Result != "ok":
+		word, since = "incomplete", local(pull.Started)+"  source: "+first(pull.Reason, "the pull was killed")
+	case m.There < m.Messages:
+		word = "incomplete"
+	default:
+		word = "done"
 	}
 	return word, since, "-"
 }

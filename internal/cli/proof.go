@@ -25,7 +25,18 @@ type proof struct {
 	problem *problem // nil if all is well
 	pulled  *outcome // of the backup before it, nil if there was none
 	dry     bool
-	line    int // in a list of pairs
+	rough   bool // a dry run that cannot tell what is there already
+	line    int  // in a list of pairs
+}
+
+// damaged says that the archive itself is not whole.
+func (r *proof) damaged(dir string) {
+	const what = "the archive is damaged"
+	if r.problem == nil {
+		r.problem = &problem{account: r.account.name, what: what, do: "mailstow verify " + dir, status: exitDamaged, code: "damaged"}
+		return
+	}
+	r.problem.details = append([]string{"archive: it is damaged: mailstow verify " + dir}, r.problem.details...)
 }
 
 // before is the status of the backup before it.
@@ -135,7 +146,14 @@ func (r *proof) show(w io.Writer, verbose bool) {
 	name := show(r.account.name)
 	switch {
 	case r.dry:
-		fmt.Fprintf(w, "%s: would store %s, %s, and change nothing else; %s of %s there already\n", name, messages(t.Sent), octets(t.SentOctets), count(t.Before+t.Recognised), count(t.Archived))
+		most := ""
+		if r.rough {
+			most = "at most "
+		}
+		fmt.Fprintf(w, "%s: would store %s%s, %s, and change nothing else; %s of %s there already\n", name, most, messages(t.Sent), octets(t.SentOctets), count(t.Before+t.Recognised), count(t.Archived))
+		if r.rough {
+			fmt.Fprintln(w, "  what is not in the archive yet cannot be recognised on the server")
+		}
 	case r.command == "verify":
 		fmt.Fprintf(w, "%s   %s   %s of %s on %s\n", name, r.word(), count(t.There()), messages(t.Archived), show(r.account.host))
 	case t.Sent == 0:
@@ -256,7 +274,11 @@ var actions = map[string]string{"missing": "failed", "too_large": "skipped", "di
 // json tells scripts.
 func (r *proof) json(j *jsonLines) {
 	for _, t := range r.result.Tallies {
-		j.write("folder", folderObject(r.account.name, t))
+		o := folderObject(r.account.name, t)
+		if r.dry {
+			planned(o, t)
+		}
+		j.write("folder", o)
 		for _, s := range states(t) {
 			for _, m := range s.all {
 				j.write("message", messageObject(r.account.name, actions[s.name], t, m))
@@ -280,7 +302,17 @@ func (r *proof) object() object {
 	for _, pr := range r.problems() {
 		o["reason"] = pr.code
 	}
+	if r.dry {
+		planned(o, t)
+	}
 	return o
+}
+
+// planned makes what a dry run has not done what would be done.
+func planned(o object, t migrate.Tally) {
+	o["would_store"], o["would_store_bytes"], o["there"], o["missing"] = t.Sent, t.SentOctets, t.There()-t.Sent, t.Left()+t.Sent
+	delete(o, "stored")
+	delete(o, "bytes_stored")
 }
 
 // writeReport writes down how archives and servers compare: for people, for

@@ -63,6 +63,9 @@ func pushOptions(c *cli.Context, now time.Time) (o migrate.Options, err error) {
 	if o.Filter, err = wanted(c, config.Account{}, now); err != nil {
 		return o, err
 	}
+	if c.String("report") != "" && o.DryRun {
+		return o, &usageError{text: "--report proves what was done, and --dry-run does nothing", hint: "add --json for a plan that programs can read"}
+	}
 	o.Mapping, err = mappingOf(c)
 	return o, err
 }
@@ -272,7 +275,7 @@ func missing(a *account, result migrate.Result, err error) problem {
 	case errors.As(err, &room):
 		stored := 0
 		for _, t := range result.Tallies {
-			stored += t.Sent
+			stored += t.Sent // in a dry run nothing
 		}
 		need, free := messages(int(room.Need)), count(int(room.Free))
 		if room.Of == "octets" {
@@ -283,7 +286,7 @@ func missing(a *account, result migrate.Result, err error) problem {
 		pr.do = "ask for more room; store less (--exclude, --newer-than, --max-size); or begin all the same with --ignore-quota"
 	case differ > 0 && result.Missing() == 0:
 		pr.what = fmt.Sprintf("%s not the same on %s as in the archive", are(differ), a.host)
-		pr.do, pr.code = "nothing: the server changes what it stores, and the archive keeps what came", "differs"
+		pr.do, pr.code = "compare them before you trust that server; the archive keeps what came. Many servers change unusual mail when they store it", "differs"
 	case tooLarge > 0 && tooLarge == result.Missing():
 		pr.what = fmt.Sprintf("%s larger than the %s that %s accepts", are(tooLarge), octets(result.Limits.Message), a.host)
 		pr.do, pr.code = "they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them", "too_big"
@@ -392,11 +395,12 @@ func (s *server) login(ctx context.Context) (sasl.Login, error) {
 type expected struct {
 	migrate.Archive // nil for none
 	coming          map[string]report.Tally
+	known           map[string]bool // folders that the archive has
 }
 
 // expecting makes one of how the backup would go.
 func expecting(ar migrate.Archive, tallies []report.Tally) expected {
-	e := expected{ar, map[string]report.Tally{}}
+	e := expected{ar, map[string]report.Tally{}, map[string]bool{}}
 	for _, t := range tallies {
 		if t.Skipped == "" {
 			e.coming[t.Path] = t
@@ -411,13 +415,12 @@ func (e expected) Folders(ctx context.Context) (all []migrate.Folder, err error)
 			return nil, err
 		}
 	}
-	known := map[string]bool{}
 	for i, f := range all {
 		t := e.coming[f.Path]
-		known[f.Path], all[i].Messages, all[i].Octets = true, f.Messages+t.New, f.Octets+t.Octets
+		e.known[f.Path], all[i].Messages, all[i].Octets = true, f.Messages+t.New, f.Octets+t.Octets
 	}
 	for _, path := range slices.Sorted(maps.Keys(e.coming)) {
-		if t := e.coming[path]; !known[path] {
+		if t := e.coming[path]; !e.known[path] {
 			all = append(all, migrate.Folder{Path: path, Name: t.Mailbox, Role: t.Role, Messages: t.New, Octets: t.Octets})
 		}
 	}
@@ -425,7 +428,7 @@ func (e expected) Folders(ctx context.Context) (all []migrate.Folder, err error)
 }
 
 func (e expected) Unclaimed(ctx context.Context, folder string, m mailbox.Mailbox, live func(mailbox.ID) bool) (free []fingerprint.Candidate, err error) {
-	if e.Archive != nil {
+	if e.known[folder] {
 		free, err = e.Archive.Unclaimed(ctx, folder, m, live)
 	}
 	t := e.coming[folder]
@@ -440,21 +443,21 @@ func (e expected) Unclaimed(ctx context.Context, folder string, m mailbox.Mailbo
 }
 
 func (e expected) EachHeld(ctx context.Context, folder string, m mailbox.Mailbox, fn func(migrate.Held)) error {
-	if e.Archive == nil {
+	if !e.known[folder] {
 		return nil
 	}
 	return e.Archive.EachHeld(ctx, folder, m, fn)
 }
 
 func (e expected) Forms(ctx context.Context, folder string) ([]fingerprint.Candidate, error) {
-	if e.Archive == nil {
+	if !e.known[folder] {
 		return nil, nil
 	}
 	return e.Archive.Forms(ctx, folder)
 }
 
 func (e expected) Place(m mailbox.Mailbox, folder string, stay bool) {
-	if e.Archive != nil {
+	if e.known[folder] {
 		e.Archive.Place(m, folder, stay)
 	}
 }

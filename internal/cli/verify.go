@@ -147,6 +147,9 @@ func (p *program) verifyAgainst(c *cli.Context, at []place, o maildir.VerifyOpti
 	if err != nil {
 		return err
 	}
+	if local == exitDamaged {
+		r.damaged(at[0].dir)
+	}
 	return p.pushed(c, r, local, shown)
 }
 

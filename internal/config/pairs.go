@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -126,7 +127,7 @@ var columns = []string{"source", "destination", "source_password", "destination_
 // records reads the lines of a CSV file, whatever separates its cells.
 func (r *pairReader) records(text []byte, comma rune) (all [][]string, lines []int) {
 	c := csv.NewReader(bytes.NewReader(text))
-	c.Comma, c.Comment, c.FieldsPerRecord, c.TrimLeadingSpace = comma, '#', -1, true
+	c.Comma, c.Comment, c.FieldsPerRecord = comma, '#', -1
 	for {
 		record, err := c.Read()
 		var bad *csv.ParseError
@@ -141,9 +142,6 @@ func (r *pairReader) records(text []byte, comma rune) (all [][]string, lines []i
 			return all, lines
 		}
 		line, _ := c.FieldPos(0)
-		for i := range record {
-			record[i] = strings.TrimSpace(record[i])
-		}
 		all, lines = append(all, record), append(lines, line)
 	}
 }
@@ -170,8 +168,14 @@ func (r *pairReader) csv(text []byte) {
 		return
 	}
 	at := map[string]int{}
+	for _, needed := range columns[:2] {
+		if !slices.ContainsFunc(records[0], func(cell string) bool { return strings.EqualFold(strings.TrimSpace(cell), needed) }) {
+			r.fail(lines[0], fmt.Sprintf("the first line names no column %q", needed), "it must be like "+strings.Join(columns[:4], ",")+"; a list of imapsync needs --pairs-format imapsync")
+			return
+		}
+	}
 	for i, name := range records[0] {
-		name = strings.ToLower(name)
+		name = strings.ToLower(strings.TrimSpace(name))
 		if !slices.Contains(columns, name) {
 			hint := "there are " + strings.Join(columns, ", ")
 			if near := nearest(name, columns); near != "" {
@@ -182,19 +186,17 @@ func (r *pairReader) csv(text []byte) {
 		}
 		at[name] = i
 	}
-	for _, needed := range columns[:2] {
-		if _, ok := at[needed]; !ok {
-			r.fail(lines[0], fmt.Sprintf("the first line names no column %q", needed), "the first line is "+strings.Join(columns, ","))
-			return
-		}
-	}
 	for i, record := range records[1:] {
 		line := lines[i+1]
 		cell := func(name string) string {
-			if k, ok := at[name]; ok && k < len(record) {
+			k, ok := at[name]
+			switch {
+			case !ok || k >= len(record):
+				return ""
+			case strings.HasSuffix(name, "_password"):
 				return record[k]
 			}
-			return ""
+			return strings.TrimSpace(record[k])
 		}
 		if len(record) > len(records[0]) {
 			r.fail(line, fmt.Sprintf("it has %d cells, and the first line has %d", len(record), len(records[0])), "put a cell with a comma in it into quotes")
@@ -209,20 +211,27 @@ func (r *pairReader) csv(text []byte) {
 	}
 }
 
-// imapsync reads the list of imapsync's FAQ.Massive.
+// imapsync reads the list of imapsync's FAQ.Massive, which knows no quotes.
 func (r *pairReader) imapsync(text []byte) {
-	records, lines := r.records(text, ';')
-	for i, f := range records {
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		line = strings.TrimRight(line, "\r\n")
+		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		f := strings.Split(line, ";")
 		if len(f) < 6 {
-			r.fail(lines[i], fmt.Sprintf("it has %d cells", len(f)), "host1;user1;password1;host2;user2;password2;")
+			r.fail(n, fmt.Sprintf("it has %d cells", len(f)), "host1;user1;password1;host2;user2;password2;")
 			continue
 		}
-		p := Pair{Line: lines[i], Map: map[string]string{}}
-		p.Source, p.Destination = Account{Server: "imaps://" + f[0], User: f[1]}, Account{Server: "imaps://" + f[3], User: f[4]}
-		if f[0] == "" || f[3] == "" {
-			r.fail(lines[i], "it names no host", "")
+		host1, host2 := strings.TrimSpace(f[0]), strings.TrimSpace(f[3])
+		if host1 == "" || host2 == "" {
+			r.fail(n, "it names no host", "")
 			continue
 		}
+		p := Pair{Line: n, Map: map[string]string{}}
+		p.Source, p.Destination = Account{Server: "imaps://" + host1, User: strings.TrimSpace(f[1])}, Account{Server: "imaps://" + host2, User: strings.TrimSpace(f[4])}
 		r.password(&p.Source, f[2])
 		r.password(&p.Destination, f[5])
 		r.add(p)
@@ -267,11 +276,11 @@ func (r *pairReader) secret(a *Account, line int, cell string) {
 
 // options reads KEY=VALUE pairs, separated by blanks; quotes keep blanks.
 func (r *pairReader) options(p *Pair, cell string) {
-	for _, word := range words(cell) {
+	for i, word := range words(cell) { // a word that is none may be a password that has slipped
 		key, value, ok := strings.Cut(word, "=")
 		switch {
 		case !ok || value == "":
-			r.fail(p.Line, fmt.Sprintf("option %q has no value", word), "write it like exclude=Lists/**")
+			r.fail(p.Line, fmt.Sprintf("option %d has no value", i+1), "write it like exclude=Lists/**")
 		case key == "folder":
 			p.Source.Folders = append(p.Source.Folders, value)
 		case key == "include":
@@ -293,7 +302,7 @@ func (r *pairReader) options(p *Pair, cell string) {
 			}
 			p.Map[from] = to
 		default:
-			r.fail(p.Line, fmt.Sprintf("there is no option %q", key), "there are folder, include, exclude, map, under, max-size")
+			r.fail(p.Line, fmt.Sprintf("option %d is none that there is", i+1), "there are folder, include, exclude, map, under, max-size")
 		}
 	}
 }
@@ -385,7 +394,13 @@ func (r *pairReader) toml(text []byte) {
 				}
 				continue
 			}
-			a.Name, *side.a = "", a
+			if a.PasswordFile != "" && !filepath.IsAbs(a.PasswordFile) {
+				a.PasswordFile = filepath.Join(r.dir, a.PasswordFile)
+			}
+			if a.Server == "" {
+				a.Server = or(a.IMAP, a.POP3)
+			}
+			a.Name, a.IMAP, a.POP3, *side.a = "", "", "", a
 			r.plain = r.plain || a.HasPassword
 			if !strings.Contains(side.text, "://") {
 				side.a.User = side.text
@@ -407,12 +422,26 @@ func (r *pairReader) toml(text []byte) {
 	}
 }
 
-// or returns s with a server in place of its own if text is one.
+// or returns s with a server in place of its own if text is one. What logs in to
+// one host is no business of another.
 func (s settings) or(text string) settings {
-	if strings.Contains(text, "://") {
-		s.Server, s.IMAP, s.POP3, s.User = text, "", "", ""
+	if !strings.Contains(text, "://") {
+		return s
 	}
+	if hostOf(text) != hostOf(or(s.Server, or(s.IMAP, s.POP3))) {
+		s.Password, s.PasswordCommand, s.PasswordFile, s.Auth, s.AuthUser, s.TokenCommand = "", nil, "", "", "", nil
+	}
+	s.Server, s.IMAP, s.POP3, s.User = text, "", "", ""
 	return s
+}
+
+// hostOf returns the scheme, the host and the port of a URL, "" of what is none.
+func hostOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Host)
 }
 
 // pairLines returns the lines on which pairs begin.

@@ -59,13 +59,14 @@ func TestAllMistakesOfAListAreToldAtOnce(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"source,destination,source_password,options\nimaps://a@x,imaps://a@y,env:UNSET,max-size=big\n": "no UNSET",
-		"source,destination,options\nimaps://a@x,imaps://a@y,delete=1\n":                               "no option",
+		"source,destination,options\nimaps://a@x,imaps://a@y,delete=1\n":                               "option 1 is none",
 		"source,destination,options\nimaps://a@x,imaps://a@y,map=Sent\n":                               "no pair",
 		"source,destination\n\"unclosed\n":                                                             "quote",
 		"source\nimaps://a@x\n":                                                                        "no column \"destination\"",
 		"":                                                                                             "no pair",
 	} {
-		if _, mistakes := list(t, "l.csv", "", text, 0o600); mistakes == nil || !strings.Contains(mistakes.All[0].Text, want) {
+		_, mistakes := list(t, "l.csv", "", text, 0o600)
+		if mistakes == nil || !strings.Contains(mistakes.All[0].Text, want) || strings.Contains(mistakes.All[0].Text, "sekrit") {
 			t.Errorf("%q: %+v, want %q", text, mistakes, want)
 		}
 	}
@@ -123,4 +124,18 @@ func FuzzPairs(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The login for all mailboxes of one server goes to no other.
+func TestDefaultsOfOneServerAreNoOthers(t *testing.T) {
+	text := "[source]\nserver = \"imaps://old\"\npassword = \"secret\"\nauth_user = \"admin\"\n[[pair]]\nsource = \"SOURCE\"\ndestination = \"imaps://a@new\"\n"
+	for source, has := range map[string]bool{"a": true, "imaps://a@old": true, "imaps://a@other": false, "imaps://a@old:1993": false, "imap://a@old": false} {
+		pairs, mistakes := list(t, "l.toml", "", strings.Replace(text, "SOURCE", source, 1), 0o600)
+		if mistakes != nil {
+			t.Fatal(mistakes.All[0])
+		}
+		if a := pairs[0].Source; a.HasPassword != has || (a.AuthUser != "") != has {
+			t.Errorf("%s: password %v, auth user %q", source, a.HasPassword, a.AuthUser)
+		}
+	}
 }
