@@ -196,7 +196,7 @@ func over(done <-chan struct{}) bool {
 }
 
 // followEvery is how often an archive that is being filled is looked at.
-const followEvery = 500 * time.Millisecond
+const followEvery = 100 * time.Millisecond
 
 // wait returns when done is closed or most has passed, which -1 stands for
 // never.

@@ -125,6 +125,14 @@ func (p *program) backup(c *cli.Context) error {
 func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 	out := p.newOutput(c, "backup", accounts)
 	out.sharers = max(out.sharers, p.sharers)
+	outcomes := p.pullAll(c, accounts, out)
+	status = statusOf(outcomes)
+	out.finish(outcomes, status)
+	return status
+}
+
+// pullAll works on accounts, some at the same time, and tells how each went.
+func (p *program) pullAll(c *cli.Context, accounts []*account, out *output) []outcome {
 	outcomes := make([]outcome, len(accounts))
 	var g errgroup.Group
 	g.SetLimit(max(c.Int("jobs"), 1))
@@ -136,9 +144,7 @@ func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 		})
 	}
 	g.Wait()
-	status = statusOf(outcomes)
-	out.finish(outcomes, status)
-	return status
+	return outcomes
 }
 
 // outcome is how one account's run ended.

@@ -198,11 +198,11 @@ func messagesIn(b *testing.B, s *mailtest.Server, mailbox string) (n int) {
 	return n
 }
 
-// 2,000 messages of 8 KB are moved from one server to another: pulled and pushed
+// 10,000 messages of 8 KB are moved from one server to another: pulled and pushed
 // at once, or one after the other.
 func BenchmarkMoveTwoServers(b *testing.B) {
 	from := mailtest.Dovecot(b, "mail_fsync = never")
-	deposit(b, from, "", 2000, 8<<10)
+	deposit(b, from, "", 10_000, 8<<10)
 	binary := built(b)
 	env := map[string]string{"HOME": b.TempDir(), "MAILSTOW_PASSWORD": from.Password("alice"), "MAILSTOW_DESTINATION_PASSWORD": from.Password("alice")}
 	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 80 * time.Millisecond} {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"mailstow/internal/credential"
 	"mailstow/internal/filter"
@@ -29,11 +29,11 @@ func (p *program) checkCommand() *cli.Command {
   mailstow check --pairs users.csv     # before a migration: who is ready, and who is not
 
 It reads, and changes nothing. Whether the archive is whole, mailstow verify tells.`,
-		Flags: append(append(append([]cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			text("to", "archive `DIR`", "t"),
 			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
 			&cli.IntFlag{Name: "connections", Usage: "`N` connections to an account at the same time (default: 4, over POP3 1)"},
-		}, pairsFlags()...), wantedFlags()...), loginFlags()...),
+		}, pairsFlags(), wantedFlags(), loginFlags()),
 		Action: p.check,
 	}
 }
@@ -48,17 +48,7 @@ func (p *program) check(c *cli.Context) error {
 	}
 	out := p.newOutput(c, "check", accounts)
 	out.dryRun = true
-	outcomes := make([]outcome, len(accounts))
-	var g errgroup.Group
-	g.SetLimit(max(c.Int("jobs"), 1))
-	for i, a := range accounts {
-		g.Go(func() error {
-			outcomes[i] = p.backupOne(c, a, out, nil)
-			out.accountDone(&outcomes[i])
-			return nil
-		})
-	}
-	g.Wait()
+	outcomes := p.pullAll(c, accounts, out)
 	status := statusOf(outcomes)
 	out.checked(outcomes, status)
 	if status != exitOK {

@@ -588,3 +588,19 @@ func TestReportsTellTheTruth(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckTellsWhatABackupWouldPull(t *testing.T) {
+	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		n := fill(t, s, "INBOX", numbered(0, 12))
+		root := t.TempDir()
+		status, out, errs := mailstow(t, home(t, s), "check", address("imap+insecure", s.IMAP), "--to", root)
+		if entries, _ := os.ReadDir(root); status != exitOK || !strings.Contains(out, fmt.Sprintf("%d", n)) || len(entries) > 0 {
+			t.Errorf("status %d, %d directories\n%s%s", status, len(entries), out, errs)
+		}
+		env := home(t, s)
+		env["MAILSTOW_PASSWORD"] = "wrong"
+		if status, out, errs := mailstow(t, env, "check", address("imap+insecure", s.IMAP), "--to", root, "--json"); status != exitLogin || last(t, out)["failed"] != 1.0 {
+			t.Errorf("a wrong password: status %d\n%s%s", status, out, errs)
+		}
+	})
+}
