@@ -236,8 +236,8 @@ func (t Tally) whole() bool {
 type Result struct {
 	Tallies []Tally
 
-	// Unsettled says that the server may still be storing what it was sent.
-	Unsettled bool
+	Stored    int  // messages that the server said it has stored; the tallies say what was seen
+	Unsettled bool // the server may still be storing what it was sent
 
 	Limits   mailbox.Limits
 	Duration time.Duration
@@ -290,7 +290,7 @@ func newRun(server Server, archive Archive, sink report.Sink, o Options) *run {
 // finish closes the connections and says how the run went.
 func (r *run) finish(ctx context.Context, err error) (Result, error) {
 	r.close(err == nil)
-	result := Result{Duration: time.Since(r.start), Limits: r.limits, Unsettled: r.unanswered.Load()}
+	result := Result{Duration: time.Since(r.start), Limits: r.limits, Stored: r.stored, Unsettled: r.unanswered.Load()}
 	whole := err == nil
 	for _, p := range r.plans {
 		result.Tallies = append(result.Tallies, p.Tally)

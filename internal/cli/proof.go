@@ -144,6 +144,10 @@ func (r *proof) show(w io.Writer, verbose bool) {
 	}
 	t := r.sum()
 	name := show(r.account.name)
+	if r.problem != nil && r.problem.status >= 128 {
+		fmt.Fprintf(w, "%s   %s   %s stored, and not yet looked at\n", name, r.word(), were(r.result.Stored))
+		return
+	}
 	switch {
 	case r.dry:
 		most := ""
@@ -297,7 +301,7 @@ func (r *proof) object() object {
 	o := object{
 		"account": r.account.name, "result": r.word(), "archived": t.Archived, "there": t.There(), "there_before": t.Before, "recognised": t.Recognised,
 		"stored": t.Sent, "bytes_stored": t.SentOctets, "by_header": t.ByHeader, "compared": t.Compared, "excluded": t.Excluded,
-		"too_large": len(t.TooLarge), "altered": len(t.Altered), "differing": len(t.Differ), "missing": r.result.Missing(), "seconds": seconds(r.result.Duration),
+		"too_large": len(t.TooLarge), "altered": len(t.Altered), "answered": r.result.Stored, "differing": len(t.Differ), "missing": r.result.Missing(), "seconds": seconds(r.result.Duration),
 	}
 	for _, pr := range r.problems() {
 		o["reason"] = pr.code

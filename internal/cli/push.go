@@ -273,15 +273,11 @@ func missing(a *account, result migrate.Result, err error) problem {
 	case errors.As(err, &full):
 		pr.why, pr.server, pr.do, pr.code = "the server has no room for more", full.Answer, "make room there, or ask for more; then run it again", "no_room"
 	case errors.As(err, &room):
-		stored := 0
-		for _, t := range result.Tallies {
-			stored += t.Sent // in a dry run nothing
-		}
 		need, free := messages(int(room.Need)), count(int(room.Free))
 		if room.Of == "octets" {
 			need, free = octets(room.Need), octets(room.Free)
 		}
-		pr.what = fmt.Sprintf("no room on %s: %s to store, %s free; %s stored", a.host, need, free, were(stored))
+		pr.what = fmt.Sprintf("no room on %s: %s to store, %s free; %s stored", a.host, need, free, were(result.Stored))
 		pr.why, pr.code, pr.details = "", "no_room", nil
 		pr.do = "ask for more room; store less (--exclude, --newer-than, --max-size); or begin all the same with --ignore-quota"
 	case differ > 0 && result.Missing() == 0:
