@@ -256,7 +256,8 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	var odd []mailbox.Message
 	was := map[mailbox.ID][]fingerprint.Candidate{} // what the odd ones should be
 	held := map[int64]int{}                         // how often
-	p.ByHeader, p.there = 0, map[mailbox.ID]fingerprint.Candidate{}
+	byHeader := map[mailbox.ID]bool{}
+	p.there = map[mailbox.ID]fingerprint.Candidate{}
 	err = r.archive.EachHeld(ctx, p.path, p.box, func(h Held) {
 		m := listed[h.ID]
 		if m == nil {
@@ -265,12 +266,12 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 		known[h.ID] = true
 		if h.Here && !h.Removed {
 			held[h.Message]++
-		}
-		if h.Here && h.Recognised {
-			p.ByHeader++
-		}
-		if h.Here && r.full && !h.Removed {
-			p.there[h.ID] = h.Candidate
+			if h.Recognised {
+				byHeader[h.ID] = true
+			}
+			if r.full {
+				p.there[h.ID] = h.Candidate
+			}
 		}
 		fits := func(c fingerprint.Candidate) bool { return c.HasSize(m.Size) }
 		if m.Size >= 0 && !h.HasSize(m.Size) && !slices.ContainsFunc(headers[h.Message], fits) {
@@ -281,7 +282,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	if err != nil {
 		return nil, retry.Permanent(err)
 	}
-	defer func() { p.held = len(held) }()
+	defer func() { p.held, p.ByHeader = len(held), len(byHeader) }()
 	if len(odd) == 0 {
 		return known, nil
 	}
@@ -301,6 +302,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 			return nil
 		}
 		delete(known, m.ID)
+		delete(byHeader, m.ID)
 		delete(p.there, m.ID)
 		if held[c.Message]--; held[c.Message] <= 0 {
 			delete(held, c.Message)
@@ -562,7 +564,7 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 	for _, c := range slices.Concat(p.unanswered, p.untold) {
 		doubtful[c.Message] = true
 	}
-	anything := !p.seen && r.Unsettled // what an earlier run has sent is not known
+	anything := r.pass == 0 && r.Unsettled // what an earlier run has sent is not known
 	sought := slices.DeleteFunc(slices.Clone(free), func(c fingerprint.Candidate) bool {
 		return claimed[c.Message] || !anything && !doubtful[c.Message]
 	})

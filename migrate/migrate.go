@@ -385,8 +385,14 @@ func (r *run) push(ctx context.Context) error {
 	}
 	r.announce()
 	err = r.room()
-	if err == nil && r.Filling != nil {
+	switch {
+	case r.Filling == nil:
+	case err == nil:
 		err = r.follow(ctx, first)
+	default: // what is missing is known when all has come
+		if err := r.filled(ctx, first, false); err != nil {
+			return err
+		}
 	}
 	if errors.As(err, new(*RoomError)) || err == nil && r.DryRun {
 		for _, p := range r.plans {
@@ -419,6 +425,7 @@ func (r *run) push(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		stalls++
+		r.noRoom = errors.As(sendErr, new(*FullError))
 		if sendErr != nil && (retry.IsPermanent(sendErr) || stalls == maxStalls) {
 			if r.lookAll(ctx, true) == nil {
 				if left, _ := r.left(); left == 0 { // the others have done its work

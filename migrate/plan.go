@@ -174,16 +174,21 @@ func (r *run) follow(ctx context.Context, first *looker) error {
 			return err
 		}
 	}
+	if err := r.filled(ctx, first, unsettled); err != nil {
+		return err
+	}
+	return r.room()
+}
+
+// filled waits until the archive is filled, and looks at everything again.
+func (r *run) filled(ctx context.Context, first *looker, unsettled bool) error {
 	if err := wait(ctx, r.Filling.Done, -1); err != nil {
 		return err
 	}
 	if err := first.refresh(ctx); err != nil {
 		return err
 	}
-	if err := r.lookAll(ctx, unsettled); err != nil {
-		return err
-	}
-	return r.room()
+	return r.lookAll(ctx, unsettled)
 }
 
 func over(done <-chan struct{}) bool {

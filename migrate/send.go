@@ -368,7 +368,7 @@ func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	case err == nil:
 	case !retry.IsRefused(err) || busy:
 		return err
-	case says(err, "OVERQUOTA"):
+	case says(err, "OVERQUOTA") && len(sh.msgs) == 1: // else some of them may fit
 		return retry.Permanent(&FullError{err.Error()})
 	case says(err, "NOPERM", "READ-ONLY"):
 		s.block(sh.plan, err.Error())

@@ -604,3 +604,35 @@ func TestCheckTellsWhatABackupWouldPull(t *testing.T) {
 		}
 	})
 }
+
+// A real quota: nothing moves if there is no room; with --ignore-quota what
+// fits is stored, and the rest is named.
+func TestNoRoomIsSaidBeforeAnythingMoves(t *testing.T) {
+	from := mailtest.Dovecot(t)
+	to := mailtest.Dovecot(t, "mail_plugins = quota", "protocol imap {\n  mail_plugins = quota imap_quota\n}", "plugin {\n  quota = count:User\n  quota_rule = *:storage=64K\n  quota_vsizes = yes\n}")
+	mail := numbered(0, 40)
+	for i := range mail {
+		mail[i] = append(mail[i], strings.Repeat("x\r\n", 1000)...)
+	}
+	fill(t, from, "INBOX", mail)
+	root := t.TempDir()
+	run := func(more ...string) (int, map[string]any, string) {
+		args := append([]string{"migrate", address("imap+insecure", from.IMAP), address("imap+insecure", to.IMAP), "--to", root, "--json"}, more...)
+		status, out, errs := mailstow(t, moving(t, to), args...)
+		return status, last(t, out), out + errs
+	}
+	for _, more := range [][]string{{"--dry-run"}, nil} {
+		status, o, said := run(more...)
+		if status != exitIncomplete || o["reason"] != "no_room" || o["missing"] != 40.0 || !strings.Contains(said, "nothing was stored") || total(served(t, to, "INBOX")) != 0 {
+			t.Errorf("%v: status %d, %v\n%s", more, status, o, said)
+		}
+	}
+	status, o, said := run("--ignore-quota")
+	if n := total(served(t, to, "INBOX")); status != exitIncomplete || o["reason"] != "no_room" || n == 0 || o["missing"] != float64(40-n) || o["there"] != float64(n) {
+		t.Errorf("--ignore-quota: status %d, %d stored, %v\n%s", status, n, o, said)
+	}
+	status, out, errs := mailstow(t, moving(t, to), "migrate", filepath.Join(root, "alice@127.0.0.1"), address("imap+insecure", to.IMAP), "--dry-run", "--max-size", "1K")
+	if status != exitOK {
+		t.Errorf("what is small has room: status %d\n%s%s", status, out, errs)
+	}
+}
