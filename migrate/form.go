@@ -68,7 +68,7 @@ func (s *sender) formOf(p *plan, c fingerprint.Candidate) form {
 // within returns what a form changes in a message in which only so much can be
 // changed.
 func (f form) within(can form) form {
-	return form{f.again && can != form{}, f.unkeyed && can.unkeyed, f.undated && can.undated, f.repairs & can.repairs}
+	return form{f.again, f.unkeyed && can.unkeyed, f.undated && can.undated, f.repairs & can.repairs}
 }
 
 // next chooses the next form for a message that is refused. If there is none
