@@ -147,7 +147,7 @@ func optionHelp(f cli.Flag) string {
 // rootHelp lists the commands in the order of use.
 func (p *program) rootHelp(app *cli.App) {
 	fmt.Fprintf(p.Stdout, "mailstow - %s\n\nTry it, no account needed:\n  mailstow demo\n\nWith an account, no config needed:\n  mailstow backup imaps://me@mail.example.org --to ~/mail-archive\n", app.Usage)
-	for _, group := range []string{everyDay, lookInside, other} {
+	for _, group := range []string{everyDay, move, lookInside, other} {
 		fmt.Fprintf(p.Stdout, "\n%s\n", group)
 		for _, c := range app.Commands {
 			if c.Category == group {
@@ -160,6 +160,7 @@ func (p *program) rootHelp(app *cli.App) {
 
 const (
 	everyDay   = "Every day"
+	move       = "Move"
 	lookInside = "Look inside"
 	other      = "Other"
 )

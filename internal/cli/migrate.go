@@ -21,17 +21,23 @@ import (
 func (p *program) migrateCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "migrate",
-		Category:  everyDay,
+		Category:  move,
 		Usage:     "copy everything to another server, and prove it",
-		ArgsUsage: "SOURCE DESTINATION",
+		ArgsUsage: "SOURCE DESTINATION | --pairs FILE",
 		Description: `  mailstow migrate old new                              # two accounts of the config file
   mailstow migrate imaps://me@old.example imaps://me@new.example
   mailstow migrate ~/mail-archive/me@old.example new    # from the archive alone
-  mailstow migrate ~/Mail imaps://me@new.example        # Maildirs of another program
+  mailstow migrate ~/Maildir imaps://me@new.example     # Maildirs of another program
+  mailstow migrate --pairs users.csv --report proof     # many accounts
 
-A source that is a server is backed up first; its archive stays. Run it again at
-any time: what is there already is not stored twice. Nothing is ever deleted. At
-the end the server's own listing must show each message.`,
+A source that is a server is pulled into the archive and pushed from there at the
+same time; the archive stays. Run it again at any time: what is there already is
+not stored twice. Nothing is ever deleted. At the end the server's own listing
+must show each message.
+
+The list has a first line, and a line for each account:
+  source,source_password,destination,destination_password,options
+  imaps://me@old.example,file:old,imaps://me@new.example,cmd:pass new,exclude=Lists/**`,
 		Flags: slices.Concat(pushFlags(), []cli.Flag{
 			yes("new-archive", "begin a new archive where an earlier one has vanished"),
 			text("via", "`PROTOCOL` of a source that has both: imap, pop3, or auto (imap)"),
@@ -43,7 +49,7 @@ the end the server's own listing must show each message.`,
 func (p *program) restoreCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "restore",
-		Category:  everyDay,
+		Category:  move,
 		Usage:     "put archived mail back on its server",
 		ArgsUsage: "ACCOUNT|URL",
 		Description: `  mailstow restore work                                 # what the server lacks

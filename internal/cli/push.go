@@ -31,7 +31,7 @@ func pushFlags() []cli.Flag {
 		yes("no-repair", "do not store a message in another form when the server refuses it as it is"),
 		yes("skip-too-big", "messages that are larger than the server takes are no failure"),
 		yes("ignore-quota", "begin although the server says that it has no room for all"),
-		text("report", "write summary.txt, folders.csv, missing.csv and proof.json into `DIR`"),
+		text("report", "write summary.txt, accounts.csv, folders.csv, missing.csv and proof.json into `DIR`"),
 		text("bwlimit", "send at most `SIZE` a second"),
 		text("max-transfer", "stop after `SIZE` of mail; the next run goes on"),
 		&cli.DurationFlag{Name: "max-duration", Usage: "stop after `TIME`; the next run goes on"},

@@ -36,7 +36,7 @@ program has put there are told as foreign and are no damage.`,
 			text("against", "also compare with the server `DESTINATION`: an account or a URL"),
 			yes("full", "with --against, download each message and compare its octets"),
 			yes("skip-too-big", "messages that are larger than that server takes are no failure"),
-			text("report", "write summary.txt, folders.csv, missing.csv and proof.json into `DIR`"),
+			text("report", "write summary.txt, accounts.csv, folders.csv, missing.csv and proof.json into `DIR`"),
 		}, placeFlags(), pairsFlags(), wantedFlags(), loginFlags()),
 		Action: p.verify,
 	}
