@@ -19,8 +19,8 @@ func (p *program) demoCommand() *cli.Command {
 		Description: `  mailstow demo
 
 Starts an IMAP and a POP3 server with sample mail on this machine, backs both
-up into a new archive, verifies it, and leaves it for a look. Nothing leaves
-the machine.`,
+up into a new archive, verifies it, moves it to another server, and leaves it for
+a look. Nothing leaves the machine.`,
 		Action: p.demo,
 	}
 }
@@ -39,6 +39,7 @@ func (p *program) demo(c *cli.Context) error {
 	fmt.Fprintf(p.Stdout, "A mail account with sample mail runs on this machine: IMAP at %s, POP3 at %s.\nIts password is in MAILSTOW_PASSWORD.\n", servers.IMAP, servers.POP3)
 	imap := "imap+insecure://" + demo.User + "@" + servers.IMAP
 	pop3 := "pop3+insecure://" + demo.User + "@" + servers.POP3
+	account, other := filepath.Join(root, demo.User+"@127.0.0.1"), "imap+insecure://"+demo.User+"@"+servers.Other
 	for _, step := range []struct {
 		about string
 		args  []string
@@ -47,7 +48,9 @@ func (p *program) demo(c *cli.Context) error {
 		{"Run it again: there is nothing to do.", []string{"backup", imap, "--to", root, "--verbose"}},
 		{"The same inbox over POP3: it is recognised, and nothing is stored twice.", []string{"backup", pop3, "--to", root, "--verbose"}},
 		{"Prove that the archive is whole:", []string{"verify", root}},
-		{"What is where:", []string{"list", filepath.Join(root, demo.User+"@127.0.0.1")}},
+		{"What is where:", []string{"list", account}},
+		{"Move to another server:", []string{"migrate", account, other}},
+		{"Prove that it is all there, octet by octet:", []string{"verify", account, "--against", other, "--full"}},
 	} {
 		fmt.Fprintf(p.Stdout, "\n%s\n  $ mailstow %s\n", step.about, strings.Join(step.args, " "))
 		env := p.Env
@@ -56,7 +59,7 @@ func (p *program) demo(c *cli.Context) error {
 			return &saidError{status}
 		}
 	}
-	inbox := filepath.Join(root, demo.User+"@127.0.0.1", "INBOX")
+	inbox := filepath.Join(account, "INBOX")
 	fmt.Fprintf(p.Stdout, `
 The archive is plain Maildir and stays where it is:
   ls %s/cur

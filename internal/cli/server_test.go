@@ -660,7 +660,7 @@ func TestDryRunTellsAndWritesNothing(t *testing.T) {
 func TestDemoRuns(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	status, out, errs := mailstow(t, map[string]string{"MAILSTOW_PASSWORD": "of somebody else"}, "demo")
-	for _, want := range []string{"41 new messages", "nothing new", "20 recognised", "all hashes match", "收件箱旧", "Nothing has left this machine."} {
+	for _, want := range []string{"41 new messages", "nothing new", "20 recognised", "all hashes match", "收件箱旧", "41 stored now", "41 octet by octet", "Nothing has left this machine."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the demo does not say %q", want)
 		}

@@ -19,11 +19,12 @@ const (
 	Password = "demo"
 )
 
-// Servers are an IMAP and a POP3 server for the sample account.
+// Servers are an IMAP and a POP3 server for the sample account, and the IMAP
+// server of another provider, where the account is empty.
 type Servers struct {
-	IMAP, POP3 string // host:port on loopback
+	IMAP, POP3, Other string // host:port on loopback
 
-	imap *imapserver.Server
+	imap []*imapserver.Server
 	pop3 *POP3Server
 }
 
@@ -54,8 +55,15 @@ func Start() (*Servers, error) {
 	if s.IMAP, err = s.serveIMAP(user); err != nil {
 		return nil, err
 	}
-	if s.POP3, err = s.pop3.Start(); err != nil {
-		s.imap.Close()
+	empty := imapmemserver.NewUser(User, Password)
+	if err = empty.Create("INBOX", nil); err == nil {
+		s.Other, err = s.serveIMAP(empty)
+	}
+	if err == nil {
+		s.POP3, err = s.pop3.Start()
+	}
+	if err != nil {
+		s.closeIMAP()
 		return nil, err
 	}
 	return s, nil
@@ -64,7 +72,7 @@ func Start() (*Servers, error) {
 func (s *Servers) serveIMAP(user *imapmemserver.User) (addr string, err error) {
 	mem := imapmemserver.New()
 	mem.AddUser(user)
-	s.imap = imapserver.New(&imapserver.Options{
+	server := imapserver.New(&imapserver.Options{
 		NewSession: func(*imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
 			return mem.NewSession(), nil, nil
 		},
@@ -76,14 +84,21 @@ func (s *Servers) serveIMAP(user *imapmemserver.User) (addr string, err error) {
 	if err != nil {
 		return "", err
 	}
-	go s.imap.Serve(ln)
+	s.imap = append(s.imap, server)
+	go server.Serve(ln)
 	return ln.Addr().String(), nil
 }
 
 // Close stops the servers.
 func (s *Servers) Close() {
-	s.imap.Close()
+	s.closeIMAP()
 	s.pop3.Close()
+}
+
+func (s *Servers) closeIMAP() {
+	for _, server := range s.imap {
+		server.Close()
+	}
 }
 
 type literal struct{ *bytes.Reader }
