@@ -24,6 +24,7 @@ type Relay struct {
 	Addr string // where it listens, as host:port
 
 	target string
+	delay  atomic.Int64 // of connections that begin
 
 	mu       sync.Mutex
 	lines    []string // what clients have said
@@ -40,6 +41,7 @@ func NewRelay(t testing.TB, target string, line Line) *Relay {
 	}
 	t.Cleanup(func() { ln.Close() })
 	r := &Relay{Line: line, Addr: ln.Addr().String(), target: target, conns: map[net.Conn]bool{}}
+	r.Hasten(line.Delay)
 	go func() {
 		for {
 			conn, err := ln.Accept()
@@ -63,6 +65,9 @@ func (r *Relay) Said() []string {
 	r.lines = nil
 	return lines
 }
+
+// Hasten gives connections that begin from now on another delay.
+func (r *Relay) Hasten(delay time.Duration) { r.delay.Store(int64(delay)) }
 
 // Sever ends all connections.
 func (r *Relay) Sever() {
@@ -94,19 +99,20 @@ func (r *Relay) serve(client net.Conn) {
 		return
 	}
 	defer server.Close()
+	delay := time.Duration(r.delay.Load())
 	go func() {
 		defer server.Close()
-		r.copy(server, io.TeeReader(client, &ear{relay: r}))
+		pass(server, io.TeeReader(client, &ear{relay: r}), delay)
 	}()
 	from := io.Reader(server)
 	if r.Cut > 0 {
 		from = io.LimitReader(server, r.Cut)
 	}
-	r.copy(client, from)
+	pass(client, from, delay)
 }
 
-// copy passes octets on after the delay.
-func (r *Relay) copy(to io.Writer, from io.Reader) {
+// pass passes octets on after the delay.
+func pass(to io.Writer, from io.Reader, delay time.Duration) {
 	type chunk struct {
 		octets []byte
 		due    time.Time
@@ -118,7 +124,7 @@ func (r *Relay) copy(to io.Writer, from io.Reader) {
 			b := make([]byte, 32<<10)
 			n, err := from.Read(b)
 			if n > 0 {
-				line <- chunk{b[:n], time.Now().Add(r.Delay)}
+				line <- chunk{b[:n], time.Now().Add(delay)}
 			}
 			if err != nil {
 				return
