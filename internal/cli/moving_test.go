@@ -450,16 +450,41 @@ func TestPairsAreMoved(t *testing.T) {
 	}
 }
 
-// One login opens every mailbox: a list with defaults.
+// One login opens every mailbox: a list with defaults, and a master user.
 func TestPairsWithOneLoginForAll(t *testing.T) {
-	from, to := mailtest.Dovecot(t), mailtest.Dovecot(t)
-	fill(t, from, "INBOX", numbered(0, 7))
+	from := mailtest.Dovecot(t, "passdb {\n  driver = static\n  args = password=admin-secret\n  master = yes\n}")
+	to := mailtest.Dovecot(t)
+	want := map[string]int{"alice": 7, "bob": 5}
+	for user, n := range want {
+		for _, m := range numbered(0, n) {
+			if err := from.Append(user, "INBOX", m, arrived); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	list := filepath.Join(t.TempDir(), "users.toml")
-	write(t, list, fmt.Sprintf("[source]\nserver = %q\npassword_command = \"echo alice-secret\"\n[destination]\nserver = %q\npassword = \"alice-secret\"\n[[pair]]\nsource = \"alice\"\ndestination = \"alice\"\n",
-		"imap+insecure://"+from.IMAP, "imap+insecure://"+to.IMAP))
-	status, out, errs := mailstow(t, home(t, to), "migrate", "--pairs", list, "--to", t.TempDir())
-	if status != exitOK || total(served(t, to, "INBOX")) != 7 {
+	write(t, list, fmt.Sprintf(`[source]
+server = "imap+insecure://%s"
+auth_user = "admin"
+password_command = "echo admin-secret"
+[destination]
+server = "imap+insecure://%s"
+[[pair]]
+source = "alice"
+destination = "alice"
+destination_password = "alice-secret"
+[[pair]]
+source = "bob"
+destination = "bob"
+destination_password = "cmd:echo bob-secret"
+`, from.IMAP, to.IMAP))
+	if status, out, errs := mailstow(t, home(t, to), "migrate", "--pairs", list, "--to", t.TempDir()); status != exitOK {
 		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	for user, n := range want {
+		if bodies, err := to.Login(t, user).Bodies("INBOX"); err != nil || len(bodies) != n {
+			t.Errorf("%s has %d messages, want %d: %v", user, len(bodies), n, err)
+		}
 	}
 }
 
