@@ -285,15 +285,14 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	batch := r.archive.Begin()
 	err = d.Headers(ctx, p.box, odd, func(m mailbox.Message, header []byte) error {
 		h := fingerprint.ReadHeader(header)
-		if slices.ContainsFunc(was[m.ID], func(c fingerprint.Candidate) bool { return c.Header == h.Sum }) {
-			return nil
+		c, same := was[m.ID][len(was[m.ID])-1], slices.ContainsFunc(was[m.ID], func(c fingerprint.Candidate) bool { return c.Header == h.Sum })
+		if !same {
+			var err error
+			if same, err = r.isSame(ctx, c, header); err != nil {
+				return err
+			}
 		}
-		c := was[m.ID][len(was[m.ID])-1]
-		same, err := r.isSame(ctx, c, header)
-		switch {
-		case err != nil:
-			return err
-		case same:
+		if same { // and needs not be asked for again
 			batch.Form(c.Message, formThere(m, h), changedThere)
 			return nil
 		}
