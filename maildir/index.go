@@ -141,6 +141,7 @@ CREATE TABLE form (
 	note          TEXT NOT NULL,        -- what was done to it
 	PRIMARY KEY (message, size, header_sha256)
 ) WITHOUT ROWID;
+ALTER TABLE run ADD COLUMN settled INTEGER NOT NULL DEFAULT 0; -- it is known what the server has of each folder
 ALTER TABLE mailbox ADD COLUMN placed INTEGER REFERENCES folder(id); -- that was put into it last, to stay there
 `}
 

@@ -3,7 +3,6 @@ package maildir
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -367,6 +366,7 @@ type Run struct {
 	New               int
 	NewOctets         int64
 	OnServer, Missing int
+	Settled           bool // it is known what a server that mail was put on has of each folder
 }
 
 // BeginRun notes that a run starts and returns its number.
@@ -382,13 +382,12 @@ func (a *Archive) BeginRun(ctx context.Context, r Run) (int64, error) {
 // storing it had not confirmed.
 const Unsettled = "interrupted"
 
-// Killed reports whether the last run that put mail on a server was killed, or
-// ended [Unsettled]: the server may still be storing what it was sent.
+// Killed reports whether a run that put mail on a server was killed, or ended
+// [Unsettled], since the last one that was [Run.Settled]: the server may have
+// more than is known, or still be storing it.
 func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err error) {
-	err = a.db.QueryRowContext(ctx, "SELECT ended_at IS NULL OR result = ? FROM run WHERE source = ? AND command != 'backup' ORDER BY id DESC LIMIT 1", Unsettled, server).Scan(&killed)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
-	}
+	err = a.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM run WHERE source = ?1 AND command != 'backup' AND (ended_at IS NULL OR result = ?2)
+		AND id > (SELECT ifnull(max(id), 0) FROM run WHERE source = ?1 AND command != 'backup' AND settled))`, server, Unsettled).Scan(&killed)
 	return killed, err
 }
 
@@ -403,7 +402,7 @@ func (a *Archive) SentSince(ctx context.Context, server string, since time.Time)
 
 // EndRun notes how a run ended.
 func (a *Archive) EndRun(ctx context.Context, number int64, r Run) error {
-	_, err := a.db.ExecContext(ctx, "UPDATE run SET ended_at = ?, result = ?, reason = ?, new = ?, new_octets = ?, on_server = ?, missing = ? WHERE id = ?",
-		r.Ended.Unix(), r.Result, r.Reason, r.New, r.NewOctets, r.OnServer, r.Missing, number)
+	_, err := a.db.ExecContext(ctx, "UPDATE run SET ended_at = ?, result = ?, reason = ?, new = ?, new_octets = ?, on_server = ?, missing = ?, settled = ? WHERE id = ?",
+		r.Ended.Unix(), r.Result, r.Reason, r.New, r.NewOctets, r.OnServer, r.Missing, r.Settled, number)
 	return err
 }

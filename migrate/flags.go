@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"mailstow/internal/fingerprint"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
 )
@@ -34,6 +35,8 @@ func (l *looker) updateFlags(ctx context.Context) error {
 func (r *run) updateOn(ctx context.Context, d Destination, p *plan) error {
 	changes := map[change][]mailbox.ID{}
 	now := map[mailbox.ID][]string{}
+	whose := map[mailbox.ID]fingerprint.Candidate{}
+	var msgs []mailbox.Message
 	err := r.archive.EachHeld(ctx, p.path, p.box, func(h Held) {
 		if !h.Here || !p.before[h.ID] || !p.live[h.ID] {
 			return
@@ -43,13 +46,29 @@ func (r *run) updateOn(ctx context.Context, d Destination, p *plan) error {
 			c.remove = strings.Join(without(h.Told, h.Flags), " ")
 		}
 		if c != (change{}) {
+			whose[h.ID], msgs = h.Candidate, append(msgs, mailbox.Message{ID: h.ID})
 			changes[c], now[h.ID] = append(changes[c], h.ID), slices.Concat(without(h.Told, strings.Fields(c.remove)), strings.Fields(c.add))
 		}
 	})
 	if err != nil {
 		return retry.Permanent(err)
 	}
+	if len(msgs) == 0 {
+		return nil
+	}
+	ours := map[mailbox.ID]bool{} // the numbers may stand for other messages now
+	err = d.Headers(ctx, p.box, msgs, func(m mailbox.Message, header []byte) (err error) {
+		ours[m.ID], err = r.isSame(ctx, whose[m.ID], header)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	for c, ids := range changes {
+		ids = slices.DeleteFunc(ids, func(id mailbox.ID) bool { return !ours[id] })
+		if len(ids) == 0 {
+			continue
+		}
 		if err := d.Flag(ctx, p.box, ids, strings.Fields(c.add), strings.Fields(c.remove)); err != nil {
 			return err
 		}

@@ -26,6 +26,9 @@ func (r *run) follow(ctx context.Context, first *looker) error {
 	for stalls := 0; stalls < maxStalls && !over(r.Filling.Done); {
 		begun, send := time.Now(), 0
 		for _, p := range followed {
+			if !p.exists { // it has gone meanwhile
+				continue
+			}
 			if err := r.ahead(ctx, p); err != nil {
 				return err
 			}
@@ -51,6 +54,12 @@ func (r *run) follow(ctx context.Context, first *looker) error {
 				}
 			default:
 				stalls = 0
+				for _, p := range followed { // what is in doubt is looked for before it is sent again
+					p.looked = len(p.unanswered) == 0 && p.doubted != r.pass
+				}
+				if err := r.lookAll(ctx, false); err != nil {
+					return err
+				}
 			}
 			for _, p := range followed {
 				p.looked = true

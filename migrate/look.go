@@ -96,7 +96,8 @@ func (r *run) lookAll(ctx context.Context, unsettled bool) error {
 // gone makes a plan to store everything again.
 func (p *plan) gone() {
 	p.exists, p.remade, p.looked = false, true, false
-	p.blocked, p.pushed, p.untold = "", nil, nil
+	p.blocked, p.pushed, p.untold, p.unanswered = "", nil, nil, nil
+	p.Before, p.Recognised, p.Sent, p.ByHeader, p.OnServer = 0, 0, 0, 0, 0
 	clear(p.refuse)
 	clear(p.tooLarge)
 	p.seen = false
@@ -176,8 +177,22 @@ func (l *looker) compare(ctx context.Context, p *plan) error {
 	return l.do(ctx, func(d Destination) error { return l.compareOn(ctx, d, p) })
 }
 
+// maxListings is how often a mailbox is listed whose listing does not name as
+// many messages as the server counts.
+const maxListings = 3
+
+// listAll lists a mailbox, whole or not at all.
+func listAll(ctx context.Context, d Destination, m mailbox.Mailbox) (l mailbox.Listing, err error) {
+	for range maxListings {
+		if l, err = d.List(ctx, m, mailbox.State{}, true); err != nil || len(l.Messages) >= l.Exists {
+			return l, err
+		}
+	}
+	return l, retry.Refused(fmt.Errorf("it has %d messages, and the server names %d", l.Exists, len(l.Messages)))
+}
+
 func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
-	l, err := d.List(ctx, p.box, mailbox.State{}, true)
+	l, err := listAll(ctx, d, p.box)
 	if err != nil {
 		return err
 	}
@@ -221,7 +236,7 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 			p.before[id] = true
 		}
 		p.empty = len(strange) == 0 && len(known) == len(listed)
-	} else if err := r.matchUntold(ctx, p, known, strange, claimed); err != nil {
+	} else if err := r.matchUntold(ctx, d, p, known, strange, claimed); err != nil {
 		return err
 	}
 	there := p.held
@@ -233,6 +248,9 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	} else {
 		p.Recognised += old // while the archive was filled it could not be
 		p.Sent = there + len(claimed) - p.Before - p.Recognised
+		if p.Sent < 0 { // some have been removed there meanwhile
+			p.Before, p.Sent = p.Before+p.Sent, 0
+		}
 	}
 	p.seen = true
 	r.lacks(p, slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return claimed[c.Message] }))
@@ -304,7 +322,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 		}
 		return nil
 	})
-	if err != nil && !retry.IsRefused(err) {
+	if err != nil { // if it is refused, nothing can be said of the mailbox
 		return nil, err
 	}
 	if r.DryRun {
@@ -366,8 +384,9 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 	for _, c := range p.untold {
 		sent[c.Message] = true
 	}
-	batch := r.archive.Begin()
-	err = d.Headers(ctx, p.box, strange, func(m mailbox.Message, header []byte) error {
+	batch, read := r.archive.Begin(), map[mailbox.ID]bool{}
+	take := func(m mailbox.Message, header []byte) error {
+		read[m.ID] = true
 		h := fingerprint.ReadHeader(header)
 		for _, pool := range pools {
 			for c, ok := pool.Take(m.Size, h); ok; c, ok = pool.Take(m.Size, h) {
@@ -389,9 +408,22 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 			}
 		}
 		return nil
-	})
-	if err != nil && !retry.IsRefused(err) {
+	}
+	if err := d.Headers(ctx, p.box, strange, take); err != nil && !retry.IsRefused(err) {
 		return nil, 0, err
+	}
+	unread := slices.DeleteFunc(strange, func(m mailbox.Message) bool { return read[m.ID] })
+	if len(unread) > 0 {
+		if err := d.Headers(ctx, p.box, unread, take); err != nil {
+			return nil, 0, err // also if it is refused: nothing can be said of the mailbox
+		}
+	}
+	for _, m := range unread {
+		for _, c := range free {
+			if !read[m.ID] && !claimed[c.Message] && c.HasSize(m.Size) && p.refuse[c.Message] == "" {
+				p.refuse[c.Message] = "it may be one whose header the server does not give"
+			}
+		}
 	}
 	if r.DryRun {
 		return claimed, old, nil

@@ -199,8 +199,10 @@ func (r *run) finish(ctx context.Context, err error) (Result, error) {
 	r.close(err == nil)
 	result := Result{Duration: time.Since(r.start), Limits: r.limits, Stored: r.stored, Unsettled: r.unanswered.Load()}
 	whole := err == nil
+	result.Settled = r.lookedAt && !result.Unsettled
 	for _, p := range r.plans {
 		result.Tallies = append(result.Tallies, p.Tally)
+		result.Settled = result.Settled && p.Skipped == "" && p.Reason == ""
 		whole = whole && (p.whole() || r.DryRun && !r.proving && p.Reason == "" && len(p.Missing) == 0)
 	}
 	switch {
@@ -236,9 +238,11 @@ type run struct {
 	proving bool // nothing is stored
 	full    bool // and octets are compared
 
-	unanswered atomic.Bool // something was sent, and it is not known what became of it
+	rests      atomic.Int32 // how often the server was busy since it took something
+	unanswered atomic.Bool  // something was sent, and it is not known what became of it
 
-	pass int // how often it has been sent to
+	pass     int  // how often it has been sent to
+	lookedAt bool // every folder that is wanted
 
 	mu     sync.Mutex
 	stored int    // messages that the server has taken
@@ -290,6 +294,7 @@ func (r *run) push(ctx context.Context) error {
 	if err := r.lookAll(ctx, r.Unsettled); err != nil {
 		return err
 	}
+	r.lookedAt = true
 	r.announce()
 	err = r.room()
 	switch {
@@ -403,6 +408,7 @@ func (r *run) announce() {
 func (r *run) noteAll(ctx context.Context) error {
 	for _, p := range r.plans {
 		p.Missing, p.TooLarge = nil, nil
+		p.Created = p.Created && (p.exists || p.toMake())
 		for _, c := range p.missing {
 			text, tooLarge := p.refuse[c.Message], p.tooLarge[c.Message]
 			switch {

@@ -28,9 +28,10 @@ type plan struct {
 	refuse   map[int64]string // messages that are not to be sent again in this run, and why
 	tooLarge map[int64]bool   // of these
 	attempts map[int64]*attempt
-	blocked  string // why nothing is sent into the mailbox; "" if it is
-	doubted  int    // the pass in which the server said that the mailbox is not there; 0 for none
-	remade   bool   // it was not, and has been made again
+	alone    map[int64]bool // messages that are not sent with others
+	blocked  string         // why nothing is sent into the mailbox; "" if it is
+	doubted  int            // the pass in which the server said that the mailbox is not there; 0 for none
+	remade   bool           // it was not, and has been made again
 
 	// What was stored since the last look: where the server says it is, or in
 	// the order of the answers if it does not say.
@@ -52,6 +53,12 @@ type pushed struct {
 
 // wanted reports whether there may be something to do for the folder.
 func (p *plan) wanted() bool { return p.Skipped == "" && p.Reason == "" }
+
+// toMake reports whether the mailbox is to be made: not for mail that the user
+// does not want there.
+func (p *plan) toMake() bool {
+	return p.wanted() && !p.exists && (p.Excluded == 0 || len(p.missing) > 0)
+}
 
 // sendable returns the missing messages that have not been refused.
 func (p *plan) sendable() []fingerprint.Candidate {
@@ -91,7 +98,7 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 	r.plans = nil
 	shared, taken := sharesInbox(folders), map[string]string{}
 	for _, f := range folders {
-		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, octets: f.Octets, refuse: map[int64]string{}, tooLarge: map[int64]bool{}, attempts: map[int64]*attempt{}}
+		p := &plan{Tally: Tally{Folder: f.Name, Archived: f.Messages}, path: f.Path, octets: f.Octets, refuse: map[int64]string{}, tooLarge: map[int64]bool{}, attempts: map[int64]*attempt{}, alone: map[int64]bool{}}
 		r.plans = append(r.plans, p)
 		if p.Skipped = r.Filter.Skips(mailbox.Mailbox{Name: f.Name, Role: f.Role}); p.Skipped != "" {
 			continue
@@ -202,7 +209,7 @@ func (l *looker) createAll(ctx context.Context) error {
 func (l *looker) create(ctx context.Context) error {
 	var boxes []mailbox.Mailbox
 	for _, p := range l.plans {
-		if p.wanted() && !p.exists {
+		if p.toMake() {
 			boxes = append(boxes, p.box)
 		}
 	}
@@ -219,7 +226,7 @@ func (l *looker) create(ctx context.Context) error {
 		return err
 	}
 	for _, p := range l.plans {
-		if !p.wanted() || p.exists {
+		if !p.toMake() {
 			continue
 		}
 		if err := refused[p.box.Wire]; err != nil {

@@ -181,20 +181,33 @@ func (p *plan) compareFlags(sent fingerprint.Candidate, m mailbox.Message) {
 // matchUntold finds what a server has stored and changed so that it is not
 // recognised, and of which it does not say where it is: one connection stores
 // in the order in which it answers. That holds if just as many messages have
-// come as are looked for.
-func (r *run) matchUntold(ctx context.Context, p *plan, known map[mailbox.ID]bool, strange []mailbox.Message, claimed map[int64]bool) error {
+// come as are looked for, and each has something of the one that it should be.
+func (r *run) matchUntold(ctx context.Context, d Destination, p *plan, known map[mailbox.ID]bool, strange []mailbox.Message, claimed map[int64]bool) error {
 	sought := slices.DeleteFunc(slices.Clone(p.untold), func(c fingerprint.Candidate) bool { return claimed[c.Message] })
-	var come []mailbox.Message
+	come := slices.DeleteFunc(slices.Clone(strange), func(m mailbox.Message) bool { return p.before[m.ID] || known[m.ID] })
 	if len(sought) == 0 {
 		p.untold = nil
 		return nil
 	}
-	for _, m := range strange {
-		if !p.before[m.ID] && !known[m.ID] {
-			come = append(come, m)
+	same := 0
+	if len(come) == len(sought) {
+		at := map[mailbox.ID]fingerprint.Candidate{}
+		for i, m := range come {
+			at[m.ID] = sought[i]
+		}
+		err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
+			is, err := r.isSame(ctx, at[m.ID], header)
+			if is {
+				same++
+			}
+			return err
+		})
+		if err != nil && !retry.IsRefused(err) {
+			return err
 		}
 	}
-	if len(come) != len(sought) {
+	if same < len(sought) || same < len(come) {
+		r.unanswered.Store(true) // the next run looks again
 		p.untold = nil
 		return nil
 	}

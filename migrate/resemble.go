@@ -14,15 +14,17 @@ import (
 	"mailstow/mailbox"
 )
 
-// resemble finds messages to which the server has added header fields, among
-// those of which it is not known whether they have been stored: without it
-// they would be stored again.
+// resemble finds messages that the server has changed, among those of which it
+// is not known whether they have been stored: without it they would be stored
+// again. One is found by all of its fields and the size of its body, or by a
+// header or a Message-ID that no other has.
 func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []mailbox.Message, free []fingerprint.Candidate, claimed map[int64]bool) error {
 	doubtful := map[int64]bool{}
 	for _, c := range slices.Concat(p.unanswered, p.untold) {
 		doubtful[c.Message] = true
 	}
-	anything := r.pass == 0 && r.Unsettled // what an earlier run has sent is not known
+	// What an earlier run has sent is not known, or the index was lost.
+	anything := r.pass == 0 && (r.Unsettled || len(p.live) == len(claimed))
 	sought := slices.DeleteFunc(slices.Clone(free), func(c fingerprint.Candidate) bool {
 		return claimed[c.Message] || !anything && !doubtful[c.Message]
 	})
@@ -33,32 +35,53 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 		p.unanswered = nil
 		return nil
 	}
+	// None of what the server has may be looked up twice: it is read first.
+	there := map[mailbox.ID]stranger{}
+	alike := map[string]int{} // strangers, by what may tell them apart
+	err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
+		fields, err := readFields(bufio.NewReader(bytes.NewReader(header)))
+		if err != nil {
+			return err
+		}
+		s := stranger{m, fingerprint.ReadHeader(header), m.Size - int64(len(header)), fields, idOf(field(fields, "Message-ID"))}
+		there[m.ID] = s
+		alike[s.id]++
+		alike[string(s.header.Sum[:])]++
+		return nil
+	})
+	if err != nil { // if it is refused, nothing can be said of the mailbox
+		return err
+	}
 	byID := map[string][]fingerprint.Candidate{}
 	for _, c := range sought {
 		about, err := r.archive.Describe(ctx, c.Message)
 		if err != nil {
 			return retry.Permanent(err)
 		}
-		byID[strings.Trim(about.MessageID, "<>")] = append(byID[strings.Trim(about.MessageID, "<>")], c)
+		byID[idOf(about.MessageID)] = append(byID[idOf(about.MessageID)], c)
+		alike["own "+string(c.Header[:])]++
 	}
 	batch := r.archive.Begin()
-	err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
-		there, err := readFields(bufio.NewReader(bytes.NewReader(header)))
-		if err != nil {
-			return err
-		}
-		for _, c := range byID[strings.Trim(field(there, "Message-ID"), "<>")] {
-			if claimed[c.Message] || !r.isWithin(ctx, c, m.Size-int64(len(header)), there) {
+	for _, exact := range []bool{true, false} {
+		for _, m := range come {
+			s, read := there[m.ID]
+			if !read || p.live[m.ID] {
 				continue
 			}
-			claimed[c.Message], p.live[m.ID] = true, true
-			batch.Form(c.Message, formThere(m, fingerprint.ReadHeader(header)), changedThere)
-			return batch.Claim(ctx, p.box, m, c.Message, false)
+			for _, c := range byID[s.id] {
+				header := string(c.Header[:])
+				sole := c.Header == s.header.Sum && alike[header] == 1 && alike["own "+header] == 1 || s.id != "" && alike[s.id] == 1 && len(byID[s.id]) == 1
+				if claimed[c.Message] || exact && !r.isWithin(ctx, c, s.body, s.fields) || !exact && !sole {
+					continue
+				}
+				claimed[c.Message], p.live[m.ID] = true, true
+				batch.Form(c.Message, formThere(m, s.header), changedThere)
+				if err := batch.Claim(ctx, p.box, m, c.Message, false); err != nil {
+					return archiveFailed(err)
+				}
+				break
+			}
 		}
-		return nil
-	})
-	if err != nil && !retry.IsRefused(err) {
-		return err
 	}
 	if !r.DryRun {
 		if err := commit(ctx, batch); err != nil {
@@ -68,6 +91,18 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 	p.unanswered = nil
 	return nil
 }
+
+// stranger is a message of the server that the archive does not know.
+type stranger struct {
+	mailbox.Message
+	header fingerprint.Header
+	body   int64 // octets, if the size is true
+	fields [][]byte
+	id     string
+}
+
+// idOf is a Message-ID without its brackets.
+func idOf(field string) string { return strings.Trim(strings.TrimSpace(field), "<>") }
 
 // isWithin reports whether a message has a body of this size, and all its
 // fields are among others.

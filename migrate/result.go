@@ -66,6 +66,7 @@ type Result struct {
 
 	Stored    int  // messages that the server said it has stored; the tallies say what was seen
 	Unsettled bool // the server may still be storing what it was sent
+	Settled   bool // it is known of each folder what the server has, also after earlier runs
 
 	Limits   mailbox.Limits
 	Duration time.Duration

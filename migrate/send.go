@@ -102,7 +102,7 @@ func (s *sender) take(many bool) (sh shipment) {
 		sh.plan = q.plan
 		for len(q.left) > 0 && !s.over(q) {
 			c := q.left[0]
-			alone := !many || q.plan.attempts[c.Message] != nil
+			alone := !many || q.plan.attempts[c.Message] != nil || q.plan.alone[c.Message]
 			if n := len(sh.msgs); n > 0 && (alone || n == maxCommand || sh.octets+c.Size > maxCommandOctets) {
 				break
 			}
@@ -132,15 +132,6 @@ func (s *sender) over(q *queued) bool {
 		s.paused = "as much as it may send is sent"
 	}
 	return s.paused != ""
-}
-
-func (s *sender) giveBack(sh shipment) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range sh.msgs {
-		s.taken -= c.Size
-	}
-	s.queue = append(s.queue, &queued{sh.plan, sh.msgs})
 }
 
 // fail keeps a message from being sent again in this run.
@@ -247,7 +238,6 @@ func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 		}
 	}()
 	var octets int64
-	rests := 0
 	for {
 		sh := s.take(many)
 		if len(sh.msgs) == 0 && len(ahead) == 0 {
@@ -268,24 +258,43 @@ func (s *sender) sendOver(ctx context.Context, up Uploader) (err error) {
 			err := s.answer(ctx, up, first)
 			wait, busy := retry.IsBusy(err)
 			switch {
-			case busy && retry.IsRefused(err) && rests < maxRests:
-				rests++
-				s.giveBack(first)
-				if err := s.rest(ctx, err, wait, rests); err != nil {
+			case busy && retry.IsRefused(err) && s.rests.Add(1) <= maxRests:
+				s.doubtful(first)
+				if err := s.rest(ctx, err, wait, int(s.rests.Load())); err != nil {
 					return err
 				}
 			case errors.Is(err, errApart):
-				many = false
-				s.giveBack(first)
+				s.apart(first)
 			case err != nil:
 				if !retry.IsRefused(err) && !errors.As(err, new(*FullError)) {
 					s.lost(first)
 				}
 				return err
 			default:
-				rests = 0
+				s.rests.Store(0)
 			}
 		}
+	}
+}
+
+// doubtful leaves messages to the next pass, which looks for them first: some
+// servers store what they refuse.
+func (s *sender) doubtful(sh shipment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh.plan.unanswered = append(sh.plan.unanswered, sh.msgs...)
+	for _, c := range sh.msgs {
+		s.taken -= c.Size
+	}
+}
+
+// apart has messages sent one by one in the next pass.
+func (s *sender) apart(sh shipment) {
+	s.doubtful(sh)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range sh.msgs {
+		sh.plan.alone[c.Message] = true
 	}
 }
 
@@ -412,7 +421,7 @@ func (s *sender) refused(ctx context.Context, sh shipment, err error) error {
 	}
 	again, why := s.next(ctx, p, c, err)
 	if again {
-		s.giveBack(sh)
+		s.doubtful(sh)
 	} else {
 		s.fail(p, c, why)
 	}
@@ -421,8 +430,9 @@ func (s *sender) refused(ctx context.Context, sh shipment, err error) error {
 
 // note notes what is stored.
 func (s *sender) note(ctx context.Context, sh shipment, ids []mailbox.ID) (err error) {
-	batch, told := s.archive.Begin(), len(ids) == len(sh.msgs)
+	batch := s.archive.Begin()
 	for i, c := range sh.msgs {
+		told := len(ids) == len(sh.msgs) && !sh.plan.before[ids[i]] // what was there before is another message
 		s.fail(sh.plan, c, "the server says that it has stored it, and does not list it")
 		s.mu.Lock()
 		if told {

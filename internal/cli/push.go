@@ -168,7 +168,7 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	}
 	outlet.Count(number)
 	result, err = migrate.Run(ctx, s, outgoing{outlet}, sink, o)
-	record.Ended, record.Missing = time.Now(), result.Missing()
+	record.Ended, record.Missing, record.Settled = time.Now(), result.Missing(), result.Settled
 	for _, t := range result.Tallies {
 		record.New, record.NewOctets, record.OnServer = record.New+t.Sent, record.NewOctets+t.SentOctets, record.OnServer+t.OnServer
 	}
