@@ -259,8 +259,8 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 
 // trusted returns what the mailbox lists and the archive knows. Some servers
 // give an ID to another message, when a mailbox is made anew: one that has
-// neither the size nor the header of the message it was, nor its Message-ID, is
-// not known. What has the last alone was changed by the server.
+// another size or time than the message it was, another header, and another
+// Message-ID is not known. What has the last alone was changed by the server.
 func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[mailbox.ID]*mailbox.Message, forms []fingerprint.Candidate) (known map[mailbox.ID]bool, err error) {
 	known = map[mailbox.ID]bool{}
 	headers := map[int64][]fingerprint.Candidate{}
@@ -288,7 +288,9 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 			}
 		}
 		fits := func(c fingerprint.Candidate) bool { return c.HasSize(m.Size) }
-		if m.Size >= 0 && !h.HasSize(m.Size) && !slices.ContainsFunc(headers[h.Message], fits) {
+		otherSize := m.Size >= 0 && !h.HasSize(m.Size) && !slices.ContainsFunc(headers[h.Message], fits)
+		otherTime := !h.Recognised && !m.InternalDate.IsZero() && m.InternalDate.Unix() != h.Arrived
+		if otherSize || otherTime {
 			odd = append(odd, *m)
 			was[h.ID] = append(headers[h.Message], h.Candidate)
 		}

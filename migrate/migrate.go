@@ -158,6 +158,7 @@ type Options struct {
 	NoRepair    bool // a message that is refused is not sent in another form
 	SkipTooBig  bool // messages that are too large for the server are no failure
 	IgnoreQuota bool // store although the server says that it has no room
+	Remake      bool // a mailbox that was there once and has gone is made again
 	UpdateFlags bool // bring the flags of what is there in step
 	MaxOctets   int64
 	MaxDuration time.Duration // these two end the run early; zero for never

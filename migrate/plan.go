@@ -104,6 +104,11 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 			continue
 		}
 		name, there := r.Mapping.target(f, boxes, shared)
+		if there == nil && r.gone(f, boxes) {
+			p.Mailbox = name
+			p.Reason = fmt.Sprintf("its mailbox has gone, or has another name there: --map '%s=NAME' puts it there, also under the name that it had", f.Name)
+			continue
+		}
 		if there == nil {
 			if p.box, p.Renamed, err = d.Spelling(ctx, name); err != nil {
 				return err
@@ -125,6 +130,13 @@ func (r *run) plan(ctx context.Context, d Destination, folders []Folder) error {
 		taken[p.box.Wire] = f.Name.String()
 	}
 	return nil
+}
+
+// gone reports whether a folder's mailbox was on the server once and is not now.
+// To store all of it again is for the user to decide.
+func (r *run) gone(f Folder, boxes []mailbox.Mailbox) bool {
+	_, renamed := r.Mapping.Renamed[f.Name.String()]
+	return !r.Remake && !renamed && f.Placed != "" && r.Mapping.stays() && !slices.ContainsFunc(boxes, func(b mailbox.Mailbox) bool { return b.Wire == f.Placed })
 }
 
 // ask finds out what the server takes.

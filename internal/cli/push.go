@@ -142,7 +142,7 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	if err != nil {
 		return result, err
 	}
-	o.Filling = filling
+	o.Filling, o.Remake = filling, command == "restore"
 	outlet, err := ar.To(ctx, a.source())
 	if err != nil {
 		return result, archiveFailed(err)
