@@ -29,6 +29,9 @@ type server struct {
 	words   string // with which it refuses; "" for some
 	refuse  string // a part of what it refuses
 	limits  mailbox.Limits
+	wrong   bool                      // the sizes that it lists are
+	short   int                       // how many listings leave a message out
+	both    bool                      // it stores what it refuses
 	full    int                       // how many messages it has room for; 0 for any
 	hangUp  func(n int) (stored bool) // ends the connection on the nth message; nil for never
 	answers int
@@ -76,7 +79,15 @@ func (l *looking) List(context.Context, mailbox.Mailbox, mailbox.State, bool) (o
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, m := range l.stored {
-		out.Messages = append(out.Messages, mailbox.Message{ID: l.id(i + 1), Size: int64(len(m))})
+		size := int64(len(m))
+		if l.wrong {
+			size *= 2
+		}
+		out.Messages = append(out.Messages, mailbox.Message{ID: l.id(i + 1), Size: size})
+	}
+	if out.Exists = len(out.Messages); l.short > 0 && out.Exists > 0 {
+		l.short--
+		out.Messages = out.Messages[1:]
 	}
 	return out, nil
 }
@@ -128,6 +139,9 @@ func (u *uploading) Answer(_ context.Context, tag string, _ int) (ids []mailbox.
 	for _, m := range u.sent[tag] {
 		if u.refuse != "" && strings.Contains(m, u.refuse) {
 			words := "NO not this one"
+			if u.both {
+				u.stored = append(u.stored, m)
+			}
 			if u.words != "" {
 				words = u.words
 			}

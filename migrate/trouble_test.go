@@ -310,3 +310,65 @@ func TestFlagsOfAnotherMessageAreLeftAlone(t *testing.T) {
 		t.Errorf("flags of %v were changed", f.flagged)
 	}
 }
+
+// What a server lists, refuses or leaves out is no ground to send again.
+func TestNoLieMakesADouble(t *testing.T) {
+	for name, c := range map[string]struct {
+		s    fragile
+		lost bool // the index, after the first run
+	}{
+		"a listing is short":              {s: fragile{server: &server{short: 1}, lists: 100}},
+		"three listings are short":        {s: fragile{server: &server{short: 3}, lists: 100}},
+		"stores what it refuses":          {s: fragile{server: &server{refuse: "message 7\r", both: true}, lists: 100}},
+		"stores what it says is too much": {s: fragile{server: &server{refuse: "message 7\r", words: "NO [UNAVAILABLE] later", both: true}, lists: 100}},
+		"wrong sizes, and hangs up":       {s: fragile{server: &server{wrong: true, hangUp: func(int) bool { return true }}, lists: 100}},
+		"wrong sizes, and the index lost": {s: fragile{server: &server{wrong: true}, lists: 100}, lost: true},
+		"adds fields, and the index lost": {s: fragile{server: &server{mangle: true}, lists: 100}, lost: true},
+	} {
+		a := plain(20)
+		for run := range 3 {
+			if _, err := Run(t.Context(), &c.s, a, report.Discard, Options{Connections: 2, Pause: time.Millisecond}); err != nil && run == 2 {
+				t.Errorf("%s: %v", name, err)
+			}
+			c.s.refuse, c.s.hangUp = "", nil
+			if c.lost && run == 0 {
+				a.mapping, a.forms = map[mailbox.ID]int64{}, nil
+			}
+		}
+		seen := map[string]bool{}
+		for _, m := range c.s.stored {
+			if seen[m] {
+				t.Errorf("%s: %q is there twice", name, m)
+			}
+			seen[m] = true
+		}
+		if len(c.s.stored) != 20 {
+			t.Errorf("%s: %d stored of 20", name, len(c.s.stored))
+		}
+	}
+}
+
+// placed is an archive whose folder has been put into a mailbox once.
+type placed struct{ *archive }
+
+func (a placed) Folders(ctx context.Context) ([]Folder, error) {
+	all, err := a.archive.Folders(ctx)
+	all[0].Placed = "Work"
+	return all, err
+}
+
+// A mailbox that has gone, or has another name, does not get everything again
+// but by the user's word.
+func TestAMailboxThatHasGoneIsAskedAbout(t *testing.T) {
+	for _, c := range []struct {
+		o      Options
+		stored int
+	}{{Options{}, 0}, {Options{Remake: true}, 5}, {Options{Mapping: Mapping{Renamed: map[string]string{"INBOX": "INBOX"}}}, 5}} {
+		s := &server{}
+		c.o.Pause = time.Millisecond
+		result, err := Run(t.Context(), &odd{server: s, boxes: none}, placed{plain(5)}, report.Discard, c.o)
+		if len(s.stored) != c.stored || (err == nil) != (c.stored > 0) || result.Missing() != 5-c.stored {
+			t.Errorf("%+v: %d stored, %v, %d missing", c.o, len(s.stored), err, result.Missing())
+		}
+	}
+}

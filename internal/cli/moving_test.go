@@ -382,6 +382,10 @@ func TestStrictServersGetRepairedMail(t *testing.T) {
 	if status != exitOK || !strings.Contains(out, "5 octet by octet") {
 		t.Errorf("the proof: status %d\n%s%s", status, out, errs)
 	}
+	write(t, filepath.Join(dir, "INBOX", "cur", "9.host:2,"), "Subject: new\n\nx\n") // which the server does not have
+	if status, _, errs := mailstow(t, home(t, to), "verify", dir, "--against", address("imap+insecure", to.IMAP)); status != exitDamaged || !strings.Contains(errs, "not compared") {
+		t.Errorf("a file that was not compared: status %d, %s", status, errs)
+	}
 }
 
 // A list is read whole before anything begins; one account that fails does not

@@ -423,6 +423,7 @@ func (p *program) verifyPairs(c *cli.Context, o maildir.VerifyOptions) error {
 		if v.Damaged() {
 			r.damaged(pr.dir)
 		}
+		r.unknown(foreignIn(v))
 		return r
 	})
 }

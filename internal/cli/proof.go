@@ -32,6 +32,14 @@ func (r *proof) damaged(dir string) {
 	r.problem.details = append([]string{"archive: it is damaged: mailstow verify " + dir}, r.problem.details...)
 }
 
+// unknown says that files of the archive were not compared, as another program
+// has put them there since the last run.
+func (r *proof) unknown(files int) {
+	if files > 0 && r.problem == nil {
+		r.problem = &problem{account: r.account.name, what: fmt.Sprintf("%s that another program has put into the archive not compared", were(files)), do: "store them first: mailstow migrate " + r.dir + " ...", status: exitDamaged, code: "incomplete"}
+	}
+}
+
 // before is the status of the backup before it.
 func (r *proof) before() int {
 	if r.pulled == nil {

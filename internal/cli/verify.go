@@ -150,6 +150,7 @@ func (p *program) verifyAgainst(c *cli.Context, at []place, o maildir.VerifyOpti
 	if local == exitDamaged {
 		r.damaged(at[0].dir)
 	}
+	r.unknown(out.foreign)
 	return p.pushed(c, r, local, shown)
 }
 
@@ -189,6 +190,7 @@ type verifyOutput struct {
 	o       maildir.VerifyOptions
 	bar     *progress
 	started time.Time
+	foreign int // files that other programs have put there
 }
 
 func (p *program) newVerifyOutput(c *cli.Context, o maildir.VerifyOptions) *verifyOutput {
@@ -229,6 +231,7 @@ func (v *verifyOutput) failed(ctx context.Context, pl place, err error) int {
 // it is what verify is asked for.
 func (v *verifyOutput) verified(pl place, sum *maildir.Verified) {
 	damaged := sum.Damaged()
+	v.foreign = foreignIn(sum)
 	if v.json != nil {
 		v.verifiedJSON(pl, sum)
 		return
@@ -271,6 +274,16 @@ func (v *verifyOutput) verified(pl place, sum *maildir.Verified) {
 	if damaged {
 		fmt.Fprintf(v.p.Stdout, "  do: restore these files from a copy of the archive, or, if you have removed them yourself: mailstow verify --accept-removed %s\n", show(pl.dir))
 	}
+}
+
+// foreignIn counts files that other programs have put into an archive.
+func foreignIn(sum *maildir.Verified) (n int) {
+	for _, f := range sum.Findings {
+		if f.Damage == maildir.Foreign {
+			n++
+		}
+	}
+	return n
 }
 
 func counted(found map[maildir.Damage]int, kinds ...maildir.Damage) string {
