@@ -158,6 +158,4 @@ type Kept struct {
 	Flags   []string // as the server told them last
 	Removed bool     // the user removed the file from the archive
 	Gone    bool     // the server did not list it at the last run
-
-	Recognised bool // by its header; the octets were not compared
 }

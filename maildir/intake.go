@@ -155,7 +155,7 @@ func (in *Intake) Standing(ctx context.Context, mb mailbox.Mailbox) (mailbox.Sta
 	return s, err
 }
 
-const knownQuery = `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL, p.how = 'recognised'
+const knownQuery = `SELECT p.id, p.message, p.flags, m.removed_at IS NOT NULL, p.gone_at IS NOT NULL
 	FROM mapping p JOIN message m ON m.id = p.message WHERE p.mailbox = ?`
 
 // EachKnown calls fn with what the archive remembers of each message that the
@@ -199,7 +199,7 @@ func eachKnown(fn func(mailbox.ID, mailbox.Kept)) func(*sql.Rows) error {
 	return func(r *sql.Rows) error {
 		var id, flags string
 		var k mailbox.Kept
-		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone, &k.Recognised); err != nil {
+		if err := r.Scan(&id, &k.Message, &flags, &k.Removed, &k.Gone); err != nil {
 			return err
 		}
 		k.Flags = interned.fields(flags)
