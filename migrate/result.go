@@ -91,8 +91,8 @@ type PausedError struct{ Reason string }
 
 func (e *PausedError) Error() string { return e.Reason }
 
-// RoomError says that the server has less room than is needed. Nothing was
-// stored.
+// RoomError says that the server has less room than is needed, before that is
+// sent.
 type RoomError struct {
 	Need, Free int64  // octets or messages
 	Of         string // which
