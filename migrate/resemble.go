@@ -35,24 +35,8 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 		p.unanswered = nil
 		return nil
 	}
-	// None of what the server has may be looked up twice: it is read first.
-	there := map[mailbox.ID]stranger{}
-	alike := map[string]int{} // strangers, by what may tell them apart
-	err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
-		fields, err := readFields(bufio.NewReader(bytes.NewReader(header)))
-		if err != nil {
-			return err
-		}
-		s := stranger{m, fingerprint.ReadHeader(header), m.Size - int64(len(header)), fields, idOf(field(fields, "Message-ID"))}
-		there[m.ID] = s
-		alike[s.id]++
-		alike[string(s.header.Sum[:])]++
-		return nil
-	})
-	if err != nil { // if it is refused, nothing can be said of the mailbox
-		return err
-	}
 	byID := map[string][]fingerprint.Candidate{}
+	alike := map[string]int{} // by what may tell them apart
 	for _, c := range sought {
 		about, err := r.archive.Describe(ctx, c.Message)
 		if err != nil {
@@ -60,6 +44,23 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 		}
 		byID[idOf(about.MessageID)] = append(byID[idOf(about.MessageID)], c)
 		alike["own "+string(c.Header[:])]++
+	}
+	there := map[mailbox.ID]stranger{}
+	err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
+		fields, err := readFields(bufio.NewReader(bytes.NewReader(header)))
+		if err != nil {
+			return err
+		}
+		s := stranger{m, fingerprint.ReadHeader(header), m.Size - int64(len(header)), fields, idOf(field(fields, "Message-ID"))}
+		if len(byID[s.id]) > 0 { // most of what others have put there is none of ours
+			there[m.ID] = s
+			alike[s.id]++
+			alike[string(s.header.Sum[:])]++
+		}
+		return nil
+	})
+	if err != nil { // if it is refused, nothing can be said of the mailbox
+		return err
 	}
 	batch := r.archive.Begin()
 	for _, exact := range []bool{true, false} {
