@@ -107,7 +107,7 @@ func (s *sender) needs(ctx context.Context, c fingerprint.Candidate) (needs form
 	// Servers know times from 1970 on, some up to 2038 alone.
 	needs.undated = content.InternalDate.Year() < 1971 || content.InternalDate.Year() > 2037
 	if !s.NoRepair {
-		r := repair.NewReader(io.LimitReader(content.Content, content.Size), allRepairs)
+		r := content.repaired(allRepairs)
 		_, err = io.Copy(io.Discard, r)
 		needs.repairs = r.Made()
 	}
@@ -132,7 +132,7 @@ func (s *sender) open(ctx context.Context, c *fingerprint.Candidate, f form) (Co
 	}
 	if f.repairs != 0 {
 		w := fingerprint.NewWriter()
-		_, err := io.Copy(w, repair.NewReader(io.LimitReader(content.Content, content.Size), f.repairs))
+		_, err := io.Copy(w, content.repaired(f.repairs))
 		content.Close()
 		if err != nil {
 			return content, err
@@ -141,7 +141,7 @@ func (s *sender) open(ctx context.Context, c *fingerprint.Candidate, f form) (Co
 			return content, err
 		}
 		c.Print = w.Print()
-		content.Content = repair.NewReader(io.LimitReader(content.Content, content.Size), f.repairs)
+		content.Content = content.repaired(f.repairs)
 		content.Size = c.Size
 	}
 	if f.unkeyed {

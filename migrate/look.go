@@ -327,10 +327,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 	if err != nil { // if it is refused, nothing can be said of the mailbox
 		return nil, err
 	}
-	if r.DryRun {
-		return known, nil
-	}
-	return known, commit(ctx, batch)
+	return known, r.keep(ctx, batch)
 }
 
 // describe asks for the sizes that are not known.
@@ -427,8 +424,5 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 			}
 		}
 	}
-	if r.DryRun {
-		return claimed, old, nil
-	}
-	return claimed, old, commit(ctx, batch)
+	return claimed, old, r.keep(ctx, batch)
 }

@@ -18,6 +18,7 @@ import (
 
 	"mailstow/internal/filter"
 	"mailstow/internal/fingerprint"
+	"mailstow/internal/repair"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -124,6 +125,11 @@ type Held struct {
 type Content struct {
 	mailbox.Upload
 	Close func() error
+}
+
+// repaired reads the content with repairs made.
+func (c Content) repaired(s repair.Steps) *repair.Reader {
+	return repair.NewReader(io.LimitReader(c.Content, c.Size), s)
 }
 
 // Description is what a person needs to find a message.
@@ -318,6 +324,11 @@ func (r *run) push(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return r.sendRest(ctx, first)
+}
+
+// sendRest sends, and looks at what was sent, in passes.
+func (r *run) sendRest(ctx context.Context, first *looker) error {
 	fewest, stalls := math.MaxInt, 0
 	for pass := range maxPasses {
 		if err := first.createAll(ctx); err != nil {
@@ -446,6 +457,14 @@ func (r *run) remark(ctx context.Context, c fingerprint.Candidate, text string) 
 		return Remark{}, retry.Permanent(err)
 	}
 	return Remark{Description: d, Size: c.Size, Text: text}, nil
+}
+
+// keep commits what has been found out, but in a dry run.
+func (r *run) keep(ctx context.Context, b Batch) error {
+	if r.DryRun {
+		return nil
+	}
+	return commit(ctx, b)
 }
 
 func commit(ctx context.Context, b Batch) error {

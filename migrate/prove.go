@@ -189,7 +189,7 @@ func (r *run) isForm(ctx context.Context, c fingerprint.Candidate, steps repair.
 	}
 	defer content.Close()
 	sum := sha256.New()
-	_, err = io.Copy(sum, repair.NewReader(io.LimitReader(content.Content, content.Size), steps))
+	_, err = io.Copy(sum, content.repaired(steps))
 	return slices.Contains(forms, fingerprint.Sum(sum.Sum(nil))), err
 }
 
@@ -200,11 +200,10 @@ func (r *run) compareWith(ctx context.Context, c fingerprint.Candidate, steps re
 		return "in the archive: " + err.Error(), nil
 	}
 	defer content.Close()
-	message := io.LimitReader(content.Content, content.Size)
 	if steps != 0 {
-		message = repair.NewReader(message, steps)
+		return compareOctets(content.repaired(steps), copied)
 	}
-	return compareOctets(message, copied)
+	return compareOctets(io.LimitReader(content.Content, content.Size), copied)
 }
 
 // compareOctets compares a message with a copy to which header fields, or a

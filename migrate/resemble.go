@@ -35,30 +35,11 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 		p.unanswered = nil
 		return nil
 	}
-	byID := map[string][]fingerprint.Candidate{}
-	alike := map[string]int{} // by what may tell them apart
-	for _, c := range sought {
-		about, err := r.archive.Describe(ctx, c.Message)
-		if err != nil {
-			return retry.Permanent(err)
-		}
-		byID[idOf(about.MessageID)] = append(byID[idOf(about.MessageID)], c)
-		alike["own "+string(c.Header[:])]++
+	both, err := r.alikeTo(ctx, sought)
+	if err != nil {
+		return err
 	}
-	there := map[mailbox.ID]stranger{}
-	err := d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
-		fields, err := readFields(bufio.NewReader(bytes.NewReader(header)))
-		if err != nil {
-			return err
-		}
-		s := stranger{m, fingerprint.ReadHeader(header), m.Size - int64(len(header)), fields, idOf(field(fields, "Message-ID"))}
-		if len(byID[s.id]) > 0 { // most of what others have put there is none of ours
-			there[m.ID] = s
-			alike[s.id]++
-			alike[string(s.header.Sum[:])]++
-		}
-		return nil
-	})
+	there, err := both.read(ctx, d, p, come)
 	if err != nil { // if it is refused, nothing can be said of the mailbox
 		return err
 	}
@@ -69,10 +50,8 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 			if !read || p.live[m.ID] {
 				continue
 			}
-			for _, c := range byID[s.id] {
-				header := string(c.Header[:])
-				sole := c.Header == s.header.Sum && alike[header] == 1 && alike["own "+header] == 1 || s.id != "" && alike[s.id] == 1 && len(byID[s.id]) == 1
-				if claimed[c.Message] || exact && !r.isWithin(ctx, c, s.body, s.fields) || !exact && !sole {
+			for _, c := range both.byID[s.id] {
+				if claimed[c.Message] || exact && !r.isWithin(ctx, c, s.body, s.fields) || !exact && !both.sole(c, s) {
 					continue
 				}
 				claimed[c.Message], p.live[m.ID] = true, true
@@ -84,18 +63,64 @@ func (r *run) resemble(ctx context.Context, d Destination, p *plan, strange []ma
 			}
 		}
 	}
-	if !r.DryRun {
-		if err := commit(ctx, batch); err != nil {
-			return err
-		}
+	if err := r.keep(ctx, batch); err != nil {
+		return err
 	}
 	p.unanswered = nil
 	return nil
 }
 
+// alike are messages on both sides that may be the same, and how often there is
+// what may tell them apart.
+type alike struct {
+	byID         map[string][]fingerprint.Candidate // the archive's, by Message-ID
+	strangers    map[string]int                     // by Message-ID
+	ours, theirs map[fingerprint.Sum]int            // by the header's digest
+}
+
+// alikeTo makes one of the archive's messages.
+func (r *run) alikeTo(ctx context.Context, sought []fingerprint.Candidate) (a alike, err error) {
+	a = alike{map[string][]fingerprint.Candidate{}, map[string]int{}, map[fingerprint.Sum]int{}, map[fingerprint.Sum]int{}}
+	for _, c := range sought {
+		about, err := r.archive.Describe(ctx, c.Message)
+		if err != nil {
+			return a, retry.Permanent(err)
+		}
+		id := idOf(about.MessageID)
+		a.byID[id] = append(a.byID[id], c)
+		a.ours[c.Header]++
+	}
+	return a, nil
+}
+
+// read returns those of the server's messages that have the Message-ID of one
+// of the archive's: most of what others have put there is none of ours.
+func (a alike) read(ctx context.Context, d Destination, p *plan, come []mailbox.Message) (there map[mailbox.ID]stranger, err error) {
+	there = map[mailbox.ID]stranger{}
+	return there, d.Headers(ctx, p.box, come, func(m mailbox.Message, header []byte) error {
+		fields, err := readFields(bufio.NewReader(bytes.NewReader(header)))
+		if err != nil {
+			return err
+		}
+		s := stranger{fingerprint.ReadHeader(header), m.Size - int64(len(header)), fields, idOf(field(fields, "Message-ID"))}
+		if len(a.byID[s.id]) > 0 {
+			there[m.ID] = s
+			a.strangers[s.id]++
+			a.theirs[s.header.Sum]++
+		}
+		return nil
+	})
+}
+
+// sole reports whether a message and a stranger have a header, or a Message-ID,
+// that no other has on either side.
+func (a alike) sole(c fingerprint.Candidate, s stranger) bool {
+	header := c.Header == s.header.Sum && a.theirs[c.Header] == 1 && a.ours[c.Header] == 1
+	return header || s.id != "" && a.strangers[s.id] == 1 && len(a.byID[s.id]) == 1
+}
+
 // stranger is a message of the server that the archive does not know.
 type stranger struct {
-	mailbox.Message
 	header fingerprint.Header
 	body   int64 // octets, if the size is true
 	fields [][]byte
@@ -105,45 +130,45 @@ type stranger struct {
 // idOf is a Message-ID without its brackets.
 func idOf(field string) string { return strings.Trim(strings.TrimSpace(field), "<>") }
 
+// ownFields returns the fields of a message of the archive, and the octets of
+// its body.
+func (r *run) ownFields(ctx context.Context, c fingerprint.Candidate) (fields [][]byte, body int64, err error) {
+	content, err := r.archive.Open(ctx, c.Message)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer content.Close()
+	fields, err = readFields(bufio.NewReader(io.LimitReader(content.Content, content.Size)))
+	body = content.Size
+	for _, f := range fields {
+		body -= int64(len(f))
+	}
+	return fields, body, err
+}
+
 // isWithin reports whether a message has a body of this size, and all its
 // fields are among others.
 func (r *run) isWithin(ctx context.Context, c fingerprint.Candidate, body int64, fields [][]byte) bool {
-	content, err := r.archive.Open(ctx, c.Message)
-	if err != nil {
-		return false
-	}
-	defer content.Close()
-	own, err := readFields(bufio.NewReader(io.LimitReader(content.Content, content.Size)))
-	if err != nil {
-		return false
-	}
-	for _, f := range own {
-		content.Size -= int64(len(f))
-	}
-	return (body == content.Size || body == content.Size+2) && among(own, fields)
+	own, size, err := r.ownFields(ctx, c)
+	return err == nil && (body == size || body == size+2) && among(own, fields)
 }
 
 // isSame reports whether a header is of a message, however it was changed: by
-// its Message-ID or, if it has none, by its Date, or From and Subject.
+// its Message-ID or, if it has none, by its Date, or From and Subject. It is of
+// one that cannot be read: nothing can be said.
 func (r *run) isSame(ctx context.Context, c fingerprint.Candidate, header []byte) (bool, error) {
 	there, err := readFields(bufio.NewReader(bytes.NewReader(header)))
 	if err != nil {
 		return false, err
 	}
-	content, err := r.archive.Open(ctx, c.Message)
+	own, _, err := r.ownFields(ctx, c)
 	if err != nil {
-		return true, nil // it cannot be said
+		return true, nil
 	}
-	defer content.Close()
-	own, err := readFields(bufio.NewReader(io.LimitReader(content.Content, content.Size)))
-	if err != nil {
-		return false, err
-	}
-	if id := field(own, "Message-ID"); id != "" {
-		return field(there, "Message-ID") == id, nil
-	}
-	if date := field(own, "Date"); date != "" {
-		return field(there, "Date") == date, nil
+	for _, name := range []string{"Message-ID", "Date"} {
+		if value := field(own, name); value != "" {
+			return field(there, name) == value, nil
+		}
 	}
 	return field(own, "From")+field(own, "Subject") == field(there, "From")+field(there, "Subject"), nil
 }

@@ -13,9 +13,7 @@ import (
 
 	"mailstow/internal/credential"
 	"mailstow/internal/filter"
-	"mailstow/internal/imapconn"
 	"mailstow/mailbox"
-	"mailstow/migrate"
 )
 
 func (p *program) checkCommand() *cli.Command {
@@ -216,7 +214,7 @@ func (p *program) lookAt(ctx context.Context, a *account, r *readiness) error {
 		return err
 	}
 	defer s.close()
-	var conn *imapconn.Conn = s.first
+	conn := s.first
 	boxes, err := conn.Mailboxes(ctx)
 	if err != nil {
 		return err
@@ -289,5 +287,3 @@ func (p *program) showReadiness(c *cli.Context, out *output, all []readiness) er
 	}
 	return nil
 }
-
-var _ migrate.Destination = (*imapconn.Conn)(nil)

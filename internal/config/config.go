@@ -132,17 +132,24 @@ func Paths(getenv func(string) string) []string {
 	return append(paths, "/etc/mailstow/config.toml")
 }
 
+// open opens a file, which may hold secrets, and reads it. The caller closes it.
+func open(path string) (f *os.File, text []byte, err error) {
+	if f, err = os.Open(path); err != nil {
+		return nil, nil, err
+	}
+	if text, err = io.ReadAll(f); err != nil {
+		f.Close()
+	}
+	return f, text, err
+}
+
 // Read reads the config file at path. home replaces a leading ~ in it.
 func Read(path, home string) (*File, error) {
-	f, err := os.Open(path)
+	f, text, err := open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return nil, err
-	}
 	var doc document
 	d := toml.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()

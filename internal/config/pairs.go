@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,15 +57,11 @@ var Formats = []string{CSV, TOML, ImapSync}
 // replaces a leading ~ in it; getenv is nil where no password is needed. The
 // error is an [Errors] if the file can be read but not all of it makes sense.
 func ReadPairs(path, format, home string, getenv func(string) string) ([]Pair, error) {
-	f, err := os.Open(path)
+	f, text, err := open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return nil, err
-	}
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if format == "" {
 		format = CSV
