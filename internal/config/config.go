@@ -54,9 +54,26 @@ type Account struct {
 	DailyUpload               int64 // octets that may be stored there in 24 hours; 0 for any
 	Connections               int   // 0 for the usual number
 
+	KeepNewerThan string // an age
+	Trim          Trim
+
 	// Beside says that the command line names another server, whose options
 	// are not for this one.
 	Beside bool
+}
+
+// Trim says how room is made on an account's server: [accounts.NAME.trim].
+// Amounts and ages are as the user wrote them, and have been found right.
+type Trim struct {
+	Quota          string   `toml:"quota"`
+	Until          string   `toml:"until"`
+	OlderThan      string   `toml:"older_than"`
+	MaxDelete      string   `toml:"max_delete"`
+	IncludeFlagged bool     `toml:"include_flagged"`
+	IncludeUnread  bool     `toml:"include_unread"`
+	Trash          bool     `toml:"trash"`
+	BeforeIt       any      `toml:"before"` // a text or a list of texts
+	Before         []string `toml:"-"`      // a command that has to succeed first; nil for none
 }
 
 // Error is a mistake in a config file.
@@ -101,16 +118,23 @@ type settings struct {
 	Bandwidth   string   `toml:"bwlimit"`
 	DailyUpload string   `toml:"daily_upload"`
 	Connections int      `toml:"connections"`
+
+	KeepNewerThan string `toml:"keep_newer_than"`
+	Trim          *Trim  `toml:"trim"`
 }
 
-// accountKeys are the keys of settings.
-var accountKeys = func() (keys []string) {
-	t := reflect.TypeFor[settings]()
+// accountKeys are the keys of settings, and trimKeys those of [Trim].
+var (
+	accountKeys = keysOf(reflect.TypeFor[settings]())
+	trimKeys    = keysOf(reflect.TypeFor[Trim]())
+)
+
+func keysOf(t reflect.Type) (keys []string) {
 	for i := range t.NumField() {
 		keys = append(keys, t.Field(i).Tag.Get("toml"))
 	}
 	return keys
-}()
+}
 
 type document struct {
 	Archive  string              `toml:"archive"`
@@ -192,6 +216,9 @@ func explain(path string, err error) error {
 		if len(key) > 1 {
 			e.Text += " in [" + strings.Join(key[:len(key)-1], ".") + "]"
 			known = accountKeys
+			if key[len(key)-2] == "trim" {
+				known = trimKeys
+			}
 		}
 		if near := nearest(key[len(key)-1], known); near != "" {
 			e.Hint = "did you mean " + near + "?"
@@ -290,6 +317,9 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 	if text, hint := a.setSizes(s, defaults); text != "" {
 		return fail(text, hint)
 	}
+	if text, hint := a.setTrim(s, defaults); text != "" {
+		return fail(text, hint)
+	}
 	if t := or(s.Timeout, defaults.Timeout); t != "" {
 		d, err := time.ParseDuration(t)
 		if err != nil || d <= 0 {
@@ -346,6 +376,40 @@ func (a *Account) setSizes(s, defaults settings) (text, hint string) {
 		if *c.octets, err = quantity.Size(c.text); err != nil || *c.octets == 0 {
 			return fmt.Sprintf("%s of [accounts.%s]: %q is no size", c.key, a.Name, c.text), `write it like "25M"; leave it out for no limit`
 		}
+	}
+	return "", ""
+}
+
+// setTrim reads how room is made, and tells what is wrong with it.
+func (a *Account) setTrim(s, defaults settings) (text, hint string) {
+	a.KeepNewerThan = or(s.KeepNewerThan, defaults.KeepNewerThan)
+	if s.Trim == nil {
+		s.Trim = defaults.Trim
+	}
+	if s.Trim != nil {
+		a.Trim = *s.Trim
+	}
+	now := time.Now()
+	for _, c := range []struct {
+		key, text string
+		check     func(string) error
+	}{
+		{"keep_newer_than", a.KeepNewerThan, func(s string) error { _, err := quantity.Before(now, s); return err }},
+		{"trim.older_than", a.Trim.OlderThan, func(s string) error { _, err := quantity.Before(now, s); return err }},
+		{"trim.quota", a.Trim.Quota, func(s string) error { _, err := quantity.Size(s); return err }},
+		{"trim.until", a.Trim.Until, func(s string) error { _, _, err := quantity.SizeOrPercent(s); return err }},
+		{"trim.max_delete", a.Trim.MaxDelete, func(s string) error { _, _, err := quantity.CountOrPercent(s); return err }},
+	} {
+		if c.text == "" {
+			continue
+		}
+		if err := c.check(c.text); err != nil {
+			return fmt.Sprintf("%s of [accounts.%s]: %v", c.key, a.Name, err), ""
+		}
+	}
+	var ok bool
+	if a.Trim.Before, ok = commandOf(a.Trim.BeforeIt); !ok {
+		return fmt.Sprintf("trim.before of [accounts.%s] is neither text nor a list of texts", a.Name), ""
 	}
 	return "", ""
 }

@@ -59,3 +59,39 @@ func Before(now time.Time, s string) (time.Time, error) {
 	}
 	return now.AddDate(-n, 0, 0), nil
 }
+
+// SizeOrPercent reads a number of octets, or a part of something: "80%".
+func SizeOrPercent(s string) (octets int64, percent float64, err error) {
+	if percent, ok, err := parsePercent(s); ok {
+		return 0, percent, err
+	}
+	octets, err = Size(s)
+	if err == nil && octets == 0 {
+		err = fmt.Errorf("%q is nothing", s)
+	}
+	return octets, 0, err
+}
+
+// CountOrPercent reads a number, or a part of something: "25%".
+func CountOrPercent(s string) (n int, percent float64, err error) {
+	if percent, ok, err := parsePercent(s); ok {
+		return 0, percent, err
+	}
+	n, err = strconv.Atoi(strings.TrimSpace(s))
+	if err != nil || n < 0 {
+		return 0, 0, fmt.Errorf(`%q is no number; write it like "500" or "25%%"`, s)
+	}
+	return n, 0, nil
+}
+
+func parsePercent(s string) (percent float64, ok bool, err error) {
+	number, ok := strings.CutSuffix(strings.TrimSpace(s), "%")
+	if !ok {
+		return 0, false, nil
+	}
+	percent, err = strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || !(percent > 0 && percent <= 100) {
+		return 0, true, fmt.Errorf(`%q is no part of 100; write it like "80%%"`, s)
+	}
+	return percent, true, nil
+}

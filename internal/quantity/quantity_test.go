@@ -38,3 +38,30 @@ func TestAgesAndDays(t *testing.T) {
 		}
 	}
 }
+
+func TestPartsAndAmounts(t *testing.T) {
+	for s, want := range map[string]float64{"80%": 80, " 0.5 %": 0.5, "100%": 100} {
+		if octets, got, err := quantity.SizeOrPercent(s); err != nil || got != want || octets != 0 {
+			t.Errorf("SizeOrPercent(%q) = %d, %v, %v", s, octets, got, err)
+		}
+		if n, got, err := quantity.CountOrPercent(s); err != nil || got != want || n != 0 {
+			t.Errorf("CountOrPercent(%q) = %d, %v, %v", s, n, got, err)
+		}
+	}
+	if octets, percent, err := quantity.SizeOrPercent("5G"); err != nil || octets != 5<<30 || percent != 0 {
+		t.Errorf("%d, %v, %v", octets, percent, err)
+	}
+	if n, percent, err := quantity.CountOrPercent("500"); err != nil || n != 500 || percent != 0 {
+		t.Errorf("%d, %v, %v", n, percent, err)
+	}
+	for _, s := range []string{"", "%", "0%", "101%", "-5%", "NaN%", "x", "0"} {
+		if _, _, err := quantity.SizeOrPercent(s); err == nil {
+			t.Errorf("SizeOrPercent(%q) is no error", s)
+		}
+	}
+	for _, s := range []string{"", "%", "0%", "101%", "-5", "1.5", "10k"} {
+		if _, _, err := quantity.CountOrPercent(s); err == nil {
+			t.Errorf("CountOrPercent(%q) is no error", s)
+		}
+	}
+}
