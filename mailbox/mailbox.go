@@ -159,3 +159,28 @@ type Kept struct {
 	Removed bool     // the user removed the file from the archive
 	Gone    bool     // the server did not list it at the last run
 }
+
+// Usage is how much room mail takes on a server, as far as the server tells.
+type Usage struct {
+	Used, Quota int64 // octets (RFC 9208); Quota is 0 where there is none
+	Sizes       int64 // octets of all messages (RFC 8438); -1 if that is not told
+	Messages    int   // in all mailboxes
+}
+
+// Ways are how a server can remove messages.
+type Ways struct {
+	Exactly bool // those that are named and no others (RFC 4315 UIDPLUS, POP3)
+	Move    bool // into another mailbox (RFC 6851)
+	Labels  bool // to remove a message from a mailbox only takes a label off it (Gmail)
+}
+
+// Removal says what became of messages that were to be removed.
+type Removal struct {
+	Done []ID          // gone, by the server's word
+	Left map[ID]string // still there, and why
+	More bool          // the mailbox has lost more messages than that
+	Over bool          // the session has ended, as it has to for messages to be removed
+
+	// Wait is how long the server wants to be left alone before the next login.
+	Wait time.Duration
+}

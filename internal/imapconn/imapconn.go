@@ -77,6 +77,8 @@ type selection struct {
 	conn *Conn
 	want *uint32 // the UIDVALIDITY that is expected, nil for any
 
+	readOnly bool
+
 	once   sync.Once
 	data   *imap.SelectData
 	err    error
@@ -85,12 +87,15 @@ type selection struct {
 
 // examine asks to select a mailbox, read-only; the answer need not be waited
 // for before more is asked.
-func (c *Conn) examine(m mailbox.Mailbox) (*selection, error) {
+func (c *Conn) examine(m mailbox.Mailbox) (*selection, error) { return c.choose(m, true) }
+
+// choose asks to select a mailbox.
+func (c *Conn) choose(m mailbox.Mailbox, readOnly bool) (*selection, error) {
 	if !sendable(m) {
 		return nil, retry.Refused(errors.New("its name has a line end or a NUL in it, which cannot be sent"))
 	}
-	options := &imap.SelectOptions{ReadOnly: true, CondStore: c.wire.HasCap("CONDSTORE")}
-	c.selected = &selection{wire: m.Wire, cmd: c.client.Select(c.wire.Shown(m.Wire), options), conn: c}
+	options := &imap.SelectOptions{ReadOnly: readOnly, CondStore: c.wire.HasCap("CONDSTORE")}
+	c.selected = &selection{wire: m.Wire, cmd: c.client.Select(c.wire.Shown(m.Wire), options), conn: c, readOnly: readOnly}
 	return c.selected, nil
 }
 

@@ -197,6 +197,19 @@ func (c *Conn) Limits(ctx context.Context, boxes []mailbox.Mailbox) (l mailbox.L
 			return l, err
 		}
 	}
+	q := c.limits()
+	l.Used, l.Quota, l.UsedMessages, l.QuotaMessages = q.Used, q.Quota, q.UsedMessages, q.QuotaMessages
+	for _, m := range boxes {
+		if rights, told := c.wire.Rights(m.Wire); told && !strings.Contains(rights, "i") {
+			l.Denied[m.Wire] = rights
+		}
+	}
+	return l, nil
+}
+
+// limits returns what the server has said of its quotas, of several the one with
+// the least room.
+func (c *Conn) limits() (l mailbox.Limits) {
 	for _, q := range c.wire.Quotas() {
 		switch free := q.Limit - q.Used; {
 		case q.Resource == "STORAGE" && (l.Quota == 0 || free*1024 < l.Quota-l.Used):
@@ -205,12 +218,7 @@ func (c *Conn) Limits(ctx context.Context, boxes []mailbox.Mailbox) (l mailbox.L
 			l.UsedMessages, l.QuotaMessages = q.Used, q.Limit
 		}
 	}
-	for _, m := range boxes {
-		if rights, told := c.wire.Rights(m.Wire); told && !strings.Contains(rights, "i") {
-			l.Denied[m.Wire] = rights
-		}
-	}
-	return l, nil
+	return l
 }
 
 // Flag gives messages of a mailbox flags and takes flags from them.

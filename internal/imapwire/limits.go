@@ -11,11 +11,13 @@ type Quota struct {
 	Used, Limit int64
 }
 
-// Quotas returns what the server has said of its limits.
+// Quotas returns what the server has said of its limits since it was asked last.
 func (c *Conn) Quotas() []Quota {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.quotas
+	said := c.quotas
+	c.quotas = nil
+	return said
 }
 
 // Rights returns the rights that the server has said the user has in a mailbox
