@@ -9,6 +9,7 @@ import (
 
 	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
+	"mailstow/internal/retry"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 )
@@ -47,19 +48,36 @@ func listed(t *testing.T, s *Server) (ids []mailbox.ID) {
 	return ids
 }
 
-func TestDeleteRemovesJustWhatIsNamed(t *testing.T) {
+// remove removes messages in a session of its own.
+func remove(t *testing.T, s *Server, ids []mailbox.ID) (mailbox.Removal, error) {
+	t.Helper()
+	c, err := s.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := c.Hold(t.Context(), inbox, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var there []mailbox.ID
+	for _, m := range held {
+		there = append(there, m.ID)
+	}
+	return c.Remove(t.Context(), inbox, there, "")
+}
+
+func TestRemoveRemovesJustWhatIsNamed(t *testing.T) {
 	for name, s := range map[string]*mailtest.Server{"dovecot": mailtest.Dovecot(t), "cyrus": mailtest.Cyrus(t), "courier": mailtest.Courier(t)} {
 		t.Run(name, func(t *testing.T) {
-			n := deletesASession + 5
+			n := 205
 			if name == "courier" { // it takes its time to store mail
 				n = 5
 			}
 			server, all := deleting(t, s, s.POP3, n+5)
-			doomed := slices.Concat(all[:n], []mailbox.ID{"nobody"})
 			server.Login.Method = "user"
-			d, err := server.Delete(t.Context(), doomed)
-			if err != nil || !slices.Equal(d.Done, doomed[:len(doomed)-1]) || !slices.Equal(d.Unlisted, []mailbox.ID{"nobody"}) || len(d.Refused) > 0 {
-				t.Errorf("%d done, unlisted %q, refused %q, %v", len(d.Done), d.Unlisted, d.Refused, err)
+			r, err := remove(t, server, slices.Concat(all[:n], []mailbox.ID{"nobody"}))
+			if err != nil || !slices.Equal(r.Done, all[:n]) || len(r.Left) > 0 || !r.Over {
+				t.Errorf("%d done, left %q, %v", len(r.Done), r.Left, err)
 			}
 			if left := listed(t, server); !slices.Equal(left, all[n:]) {
 				t.Errorf("%d are left, want %d", len(left), len(all)-n)
@@ -74,71 +92,74 @@ func TestCutSessionDeletesNothing(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	relay := mailtest.NewRelay(t, s.POP3, mailtest.Line{Cut: 1200})
 	server, all := deleting(t, s, relay.Addr, 30) // the listings take less, 30 answers to DELE more
-	d, err := server.Delete(t.Context(), all)
-	if err == nil || len(d.Done)+len(d.Unlisted) > 0 {
-		t.Errorf("%d done, %d unlisted, %v", len(d.Done), len(d.Unlisted), err)
+	if r, err := remove(t, server, all); err == nil || len(r.Done) > 0 {
+		t.Errorf("%d done, %v", len(r.Done), err)
 	}
 	if left := listed(t, server); len(left) != len(all) {
 		t.Errorf("%d are left, want %d", len(left), len(all))
 	}
 }
 
-// What has happened when the answer to QUIT is lost is told by a new listing.
-func TestLostAnswerToQuitIsLookedUp(t *testing.T) {
-	for _, committed := range []bool{true, false} {
-		gone, quits := false, 0
-		addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
-			switch word, _, _ := strings.Cut(command, " "); {
-			case word == "CAPA":
-				return "-ERR\r\n"
-			case word == "STAT" && gone:
-				return "+OK 1 1\r\n"
-			case word == "STAT":
-				return "+OK 2 2\r\n"
-			case word == "LIST" && gone:
-				return "+OK\r\n1 1\r\n.\r\n"
-			case word == "LIST":
-				return "+OK\r\n1 1\r\n2 1\r\n.\r\n"
-			case word == "UIDL" && gone:
-				return "+OK\r\n1 b\r\n.\r\n"
-			case word == "UIDL":
-				return "+OK\r\n1 a\r\n2 b\r\n.\r\n"
-			case word == "QUIT":
-				if quits++; quits == 1 {
-					gone = committed
-					return mailtest.HangUp
-				}
-			}
-			return "+OK\r\n"
-		})
-		server := &Server{Endpoint: netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 5 * time.Second}, Login: sasl.Login{User: "alice", Secret: secret("x")}}
-		d, err := server.Delete(t.Context(), []mailbox.ID{"a"})
-		if err == nil || len(d.Done) > 0 || (len(d.Unlisted) == 1) != committed {
-			t.Errorf("committed %v: %+v, %v", committed, d, err)
+// answering is a server with the messages "a" and "b", or with those that uidls
+// names, which answers in its own way.
+func answering(t *testing.T, uidls string, answer func(command string) string) *Server {
+	t.Helper()
+	addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
+		if own := answer(command); own != "" {
+			return own
 		}
+		switch word, _, _ := strings.Cut(command, " "); word {
+		case "CAPA":
+			return "-ERR\r\n"
+		case "STAT":
+			return "+OK 2 2\r\n"
+		case "LIST":
+			return "+OK\r\n1 1\r\n2 1\r\n.\r\n"
+		case "UIDL":
+			return "+OK\r\n" + uidls + ".\r\n"
+		}
+		return "+OK\r\n"
+	})
+	return &Server{Endpoint: netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 5 * time.Second}, Login: sasl.Login{User: "alice", Secret: secret("x")}}
+}
+
+// Without a yes to QUIT it is not known what has been done, also where the
+// server says no.
+func TestNothingIsKnownWithoutAYesToQuit(t *testing.T) {
+	for _, said := range []string{mailtest.HangUp, "-ERR some were not removed\r\n"} {
+		server := answering(t, "1 a\r\n2 b\r\n", func(command string) string {
+			if command == "QUIT" {
+				return said
+			}
+			return ""
+		})
+		if r, err := remove(t, server, []mailbox.ID{"a"}); err == nil || retry.IsRefused(err) || len(r.Done) > 0 {
+			t.Errorf("%q: %+v, %v", said, r, err)
+		}
+	}
+}
+
+func TestRefusedDeletionIsNamed(t *testing.T) {
+	server := answering(t, "1 a\r\n2 b\r\n", func(command string) string {
+		if command == "DELE 1" {
+			return "-ERR no\r\n"
+		}
+		return ""
+	})
+	r, err := remove(t, server, []mailbox.ID{"a", "b"})
+	if err != nil || !slices.Equal(r.Done, []mailbox.ID{"b"}) || len(r.Left) != 1 || r.Left["a"] == "" {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
 // A number stands for another message in the next session.
 func TestMessageWithoutAUniqueIDIsNotDeleted(t *testing.T) {
 	deleted := false
-	addr := mailtest.Script(t, "+OK hi\r\n", func(command string) string {
-		switch word, _, _ := strings.Cut(command, " "); word {
-		case "STAT":
-			return "+OK 2 2\r\n"
-		case "LIST":
-			return "+OK\r\n1 1\r\n2 1\r\n.\r\n"
-		case "UIDL":
-			return "+OK\r\n1 same\r\n2 same\r\n.\r\n"
-		case "DELE":
-			deleted = true
-		case "CAPA":
-			return "-ERR\r\n"
-		}
-		return "+OK\r\n"
+	server := answering(t, "1 same\r\n2 same\r\n", func(command string) string {
+		deleted = deleted || strings.HasPrefix(command, "DELE")
+		return ""
 	})
-	server := &Server{Endpoint: netconn.Endpoint{Addr: addr, Security: netconn.Plain, Timeout: 5 * time.Second}, Login: sasl.Login{User: "alice", Secret: secret("x")}}
-	if d, err := server.Delete(t.Context(), []mailbox.ID{"number 1", "same"}); err != nil || deleted || len(d.Done) > 0 {
-		t.Errorf("%+v, %v, deleted %v", d, err, deleted)
+	if r, err := remove(t, server, []mailbox.ID{"number 1", "same"}); err != nil || deleted || len(r.Done) > 0 {
+		t.Errorf("%+v, %v, deleted %v", r, err, deleted)
 	}
 }

@@ -208,9 +208,15 @@ func (c *Conn) receive(ctx context.Context, msg mailbox.Message, question string
 	if err := fn(msg, a); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, a)
+	n, err := io.Copy(io.Discard, io.LimitReader(a, maxRest))
+	if n == maxRest {
+		err = errors.New("the server sends without end")
+	}
 	return err
 }
+
+// maxRest bounds what is read of an answer that nobody wants any more of.
+const maxRest = 64 << 20
 
 // end is the line that ends an answer, and may be the first line of a message.
 const end = ".\r\n"
