@@ -386,8 +386,8 @@ const Unsettled = "interrupted"
 // [Unsettled], since the last one that was [Run.Settled]: the server may have
 // more than is known, or still be storing it.
 func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err error) {
-	err = a.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM run WHERE source = ?1 AND command != 'backup' AND (ended_at IS NULL OR result = ?2)
-		AND id > (SELECT ifnull(max(id), 0) FROM run WHERE source = ?1 AND command != 'backup' AND settled))`, server, Unsettled).Scan(&killed)
+	err = a.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM run WHERE source = ?1 AND command NOT IN ('backup', 'trim') AND (ended_at IS NULL OR result = ?2)
+		AND id > (SELECT ifnull(max(id), 0) FROM run WHERE source = ?1 AND command NOT IN ('backup', 'trim') AND settled))`, server, Unsettled).Scan(&killed)
 	return killed, err
 }
 
@@ -396,7 +396,7 @@ func (a *Archive) Killed(ctx context.Context, server string) (killed bool, err e
 func (a *Archive) SentSince(ctx context.Context, server string, since time.Time) (octets int64, first time.Time, err error) {
 	var started sql.NullInt64
 	err = a.db.QueryRowContext(ctx, `SELECT coalesce(sum(new_octets), 0), min(coalesce(ended_at, started_at)) FROM run
-		WHERE source = ? AND command != 'backup' AND new_octets > 0 AND coalesce(ended_at, started_at) >= ?`, server, since.Unix()).Scan(&octets, &started)
+		WHERE source = ? AND command NOT IN ('backup', 'trim') AND new_octets > 0 AND coalesce(ended_at, started_at) >= ?`, server, since.Unix()).Scan(&octets, &started)
 	return octets, fromUnix(started), err
 }
 

@@ -197,7 +197,7 @@ func (a *Archive) Moved(ctx context.Context, server string) (m Moved, err error)
 	if err != nil {
 		return m, err
 	}
-	if m.Run, err = a.run(ctx, "WHERE command != 'backup' AND source = ?", server); err != nil {
+	if m.Run, err = a.run(ctx, "WHERE command NOT IN ('backup', 'trim') AND source = ?", server); err != nil {
 		return m, err
 	}
 	m.Pull, _, err = a.LastRuns(ctx)

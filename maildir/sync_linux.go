@@ -40,3 +40,7 @@ func syncAll(dir *os.File) error {
 	}
 	return nil
 }
+
+// dropCached has what follows read from the disk, as far as the file is synced.
+// Where that is not possible it is read from memory.
+func dropCached(f *os.File) { unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) }

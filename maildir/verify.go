@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -125,6 +126,10 @@ func (v *verifier) folder(ctx context.Context, f *folder) error {
 	if err != nil {
 		return err
 	}
+	how := entirely
+	if v.o.Quick {
+		how = quickly
+	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, s := range all {
@@ -138,7 +143,7 @@ func (v *verifier) folder(ctx context.Context, f *folder) error {
 		}
 		g.Go(func() error {
 			if here || !s.accepted {
-				v.note(f, s, name, v.check(f, s, name))
+				v.note(f, s, name, v.a.check(f, s, name, how))
 			}
 			return nil
 		})
@@ -150,18 +155,38 @@ func (v *verifier) folder(ctx context.Context, f *folder) error {
 	return ctx.Err()
 }
 
-var errChanged = errors.New("its octets are not those that were archived")
+// changedError says how a file differs from what was archived.
+type changedError struct {
+	size, wantSize int64
+	sum, want      []byte // nil if the size differs
+}
+
+func (e *changedError) Error() string {
+	if e.sum == nil {
+		return fmt.Sprintf("it has another size (expected %d octets, found %d)", e.wantSize, e.size)
+	}
+	return fmt.Sprintf("hash differs (expected %.4x..., found %.4x...)", e.want, e.sum)
+}
+
+// How a file is checked.
+type checking int
+
+const (
+	quickly  checking = iota // its size
+	entirely                 // its octets
+	durably                  // its octets, read from the disk after it was synced
+)
 
 // check compares one file with what the index says of it.
-func (v *verifier) check(f *folder, s stored, name string) error {
+func (a *Archive) check(f *folder, s stored, name string, how checking) error {
 	if name == "" {
 		return fs.ErrNotExist
 	}
 	p := path.Join(f.path, name)
-	file, err := v.a.root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	file, err := a.root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) { // renamed since the directory was read
-		if names, _ := v.a.onDisk(f, func(key string) bool { return key == s.key }); names[s.key] != "" && names[s.key] != name {
-			return v.check(f, s, names[s.key])
+		if names, _ := a.onDisk(f, func(key string) bool { return key == s.key }); names[s.key] != "" && names[s.key] != name {
+			return a.check(f, s, names[s.key], how)
 		}
 	}
 	if err != nil {
@@ -173,17 +198,23 @@ func (v *verifier) check(f *folder, s stored, name string) error {
 		return err
 	}
 	if fi.Size() != s.size {
-		return errChanged
+		return &changedError{size: fi.Size(), wantSize: s.size}
 	}
-	if v.o.Quick {
+	if how == quickly {
 		return nil
+	}
+	if how == durably {
+		if err := file.Sync(); err != nil {
+			return err
+		}
+		dropCached(file)
 	}
 	w := fingerprint.NewWriter()
 	if _, err := copyTo(w, file); err != nil {
 		return err
 	}
 	if sum := w.Print().SHA256; !slices.Equal(sum[:], s.sum) {
-		return errChanged
+		return &changedError{sum: sum[:], want: s.sum}
 	}
 	return nil
 }
@@ -196,7 +227,7 @@ func (v *verifier) note(f *folder, s stored, name string, err error) {
 	if err != nil {
 		found := Finding{Damage: Unreadable, Folder: f.path, File: path.Join(f.path, name), Err: err}
 		switch {
-		case errors.Is(err, errChanged):
+		case errors.As(err, new(*changedError)):
 			found.Damage = Changed
 		case errors.Is(err, fs.ErrNotExist):
 			found.Damage, found.File = Missing, path.Join(f.path, "cur", s.key)

@@ -1,0 +1,217 @@
+package maildir
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mailstow/internal/fingerprint"
+	"mailstow/mailbox"
+)
+
+// Copy is what the index knows of the archived copy of a message that a server
+// has.
+type Copy struct {
+	fingerprint.Candidate
+	Folder, Key string // where its file is: the directory, and the name before the colon
+
+	Exact   bool   // its octets are those that came from this mailbox, and nothing was odd about them
+	Foreign bool   // another program has put its file here
+	Object  string // the server's name for the content; "" for none
+	Dated   bool   // Arrived is the server's INTERNALDATE
+	Read    bool   // an IMAP server has told its flags, so that it is known whether it was read
+}
+
+// EachCopy calls fn for every message of a mailbox that the server had at the
+// last look and that the archive holds, or held. fn must not use the archive.
+func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mailbox.ID, Copy)) error {
+	interned := interned{}
+	return rows(ctx, in.a.db, func(r *sql.Rows) error {
+		var c Copy
+		var id, how, note, flags, from, origin string
+		var sum, header []byte
+		err := r.Scan(&id, &how, &note, &c.Object, &c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags, &c.Arrived, &from, &origin, &c.Folder, &c.Key, &c.Read)
+		if err != nil {
+			return err
+		}
+		if copy(c.SHA256[:], sum)+copy(c.Header[:], header) != len(c.SHA256)+len(c.Header) {
+			return nil // no digest is like it
+		}
+		c.Exact, c.Foreign, c.Dated = how == "downloaded" && note == "", origin != "server", from == "internaldate"
+		c.Flags = interned.fields(flags)
+		fn(mailbox.ID(id), c)
+		return nil
+	}, `SELECT p.id, p.how, p.note, p.object, m.id, m.size, m.lines_size, m.sha256, m.header_sha256, m.rewritten, m.removed_at IS NOT NULL, m.flags, m.internal_date, m.date_from, m.origin, f.path, m.key,
+		EXISTS (SELECT 1 FROM mapping o JOIN mailbox b ON b.id = o.mailbox JOIN source s ON s.id = b.source WHERE o.message = m.id AND s.name LIKE 'imap:%')
+		FROM mapping p JOIN message m ON m.id = p.message JOIN folder f ON f.id = m.folder WHERE p.mailbox = ? AND p.gone_at IS NULL`, in.place(mb).id)
+}
+
+// Forms returns the digests of other forms in which a server was sent messages,
+// by the archive's numbers of these.
+func (in *Intake) Forms(ctx context.Context, messages []int64) (map[int64][]fingerprint.Sum, error) {
+	forms := map[int64][]fingerprint.Sum{}
+	err := in.a.eachOf(ctx, messages, func(r *sql.Rows) error {
+		var message int64
+		var sum []byte
+		if err := r.Scan(&message, &sum); err != nil || len(sum) != len(fingerprint.Sum{}) {
+			return err
+		}
+		forms[message] = append(forms[message], fingerprint.Sum(sum))
+		return nil
+	}, "SELECT message, sha256 FROM form WHERE message IN (%s)")
+	return forms, err
+}
+
+// eachOf asks a query, in which %s stands for numbers, about messages.
+func (a *Archive) eachOf(ctx context.Context, messages []int64, scan func(*sql.Rows) error, query string) error {
+	for few := range slices.Chunk(messages, maxVariables) {
+		var args []any
+		for _, n := range few {
+			args = append(args, n)
+		}
+		if err := rows(ctx, a.db, scan, fmt.Sprintf(query, "?"+strings.Repeat(",?", len(few)-1)), args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Doubt is why a message's file does not prove that the archive has it.
+type Doubt struct {
+	File string // below the account's directory
+	Text string
+	Err  error // of the disk; nil if it is the content
+}
+
+// ReadBack opens the files of messages by their paths, reads each from the disk
+// and compares it with its size and digest in the index. Those that are right
+// are durable when it returns: the files, and the directories that name them.
+// Those that are not it returns by the archive's numbers. It calls progress for
+// each message; calls may overlap.
+func (in *Intake) ReadBack(ctx context.Context, messages []int64, progress func(octets int64)) (map[int64]Doubt, error) {
+	byFolder := map[string][]stored{}
+	err := in.a.eachOf(ctx, messages, func(r *sql.Rows) error {
+		var s stored
+		var folderPath string
+		err := r.Scan(&s.id, &s.key, &s.size, &s.sum, &folderPath)
+		byFolder[folderPath] = append(byFolder[folderPath], s)
+		return err
+	}, "SELECT m.id, m.key, m.size, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.id IN (%s)")
+	if err != nil {
+		return nil, err
+	}
+	doubts := map[int64]Doubt{}
+	for _, n := range messages {
+		doubts[n] = Doubt{Text: "the index does not know it"}
+	}
+	for folderPath, all := range byFolder {
+		if err := in.a.readBack(ctx, folderPath, all, doubts, progress); err != nil {
+			return nil, err
+		}
+	}
+	return doubts, nil
+}
+
+func (a *Archive) readBack(ctx context.Context, folderPath string, all []stored, doubts map[int64]Doubt, progress func(int64)) error {
+	f := &folder{path: folderPath}
+	keys := map[string]bool{}
+	for _, s := range all {
+		keys[s.key] = true
+	}
+	names, err := a.onDisk(f, func(key string) bool { return keys[key] })
+	if err != nil {
+		names = nil // as if no file were there
+	}
+	found := make([]error, len(all))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, s := range all {
+		g.Go(func() error {
+			if found[i] = ctx.Err(); found[i] == nil {
+				found[i] = a.check(f, s, names[s.key], durably)
+			}
+			progress(s.size)
+			return nil
+		})
+	}
+	g.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for i, s := range all {
+		d := Doubt{File: path.Join(folderPath, "cur", s.key), Text: "its file is not there", Err: nil}
+		if name := names[s.key]; name != "" {
+			d.File = path.Join(folderPath, name)
+		}
+		var changed *changedError
+		switch err := found[i]; {
+		case err == nil:
+			delete(doubts, s.id)
+			continue
+		case errors.As(err, &changed):
+			d.Text = changed.Error()
+		case !errors.Is(err, fs.ErrNotExist):
+			d.Text, d.Err = "it cannot be read: "+err.Error(), err
+		}
+		doubts[s.id] = d
+	}
+	for _, sub := range []string{"cur", "new"} {
+		if err := a.syncDir(path.Join(folderPath, sub)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncDir makes the entries of a directory of the archive durable.
+func (a *Archive) syncDir(dir string) error {
+	d, err := a.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Content opens the file of a message. The caller closes it.
+func (in *Intake) Content(ctx context.Context, message int64) (io.ReadCloser, error) {
+	var key, folderPath string
+	err := in.a.db.QueryRowContext(ctx, "SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", message).Scan(&key, &folderPath)
+	if err != nil {
+		return nil, err
+	}
+	file, err := in.a.openMessage(&folder{path: folderPath}, key)
+	if err != nil {
+		return nil, err
+	}
+	if file == nil {
+		return nil, ErrDamaged
+	}
+	return file, nil
+}
+
+// Removed notes that messages were removed from the server.
+func (in *Intake) Removed(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.ID) error {
+	b := in.Begin()
+	if err := b.Gone(ctx, mb, ids, true); err != nil {
+		return err
+	}
+	return b.Commit(ctx)
+}
+
+// Subject returns what a person knows a message by.
+func (in *Intake) Subject(ctx context.Context, message int64) (subject string, arrived time.Time, err error) {
+	var at sql.NullInt64
+	err = in.a.db.QueryRowContext(ctx, "SELECT subject, internal_date FROM message WHERE id = ?", message).Scan(&subject, &at)
+	return subject, fromUnix(at), err
+}
