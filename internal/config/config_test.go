@@ -136,3 +136,42 @@ exclude = []
 		}
 	}
 }
+
+func TestHowRoomIsMade(t *testing.T) {
+	f, err := config.Read(write(t, `
+[defaults]
+keep_newer_than = "60d"
+[accounts.isp]
+server = "pop3s://pop.isp.example"
+[accounts.isp.trim]
+quota = "2G"
+until = "80%"
+older_than = "1y"
+max_delete = "10%"
+include_unread = true
+before = ["restic", "backup"]
+[accounts.work]
+server = "imaps://mail.example.com"
+keep_newer_than = "2024-01-31"
+`, 0o644), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	isp, work := f.Accounts[0], f.Accounts[1]
+	if isp.KeepNewerThan != "60d" || work.KeepNewerThan != "2024-01-31" || work.Trim.Until != "" || work.Trim.Before != nil {
+		t.Errorf("%+v, %+v", isp, work)
+	}
+	if tr := isp.Trim; tr.Quota != "2G" || tr.Until != "80%" || tr.OlderThan != "1y" || tr.MaxDelete != "10%" || tr.IncludeFlagged || !tr.IncludeUnread || tr.Trash || !slices.Equal(tr.Before, []string{"restic", "backup"}) {
+		t.Errorf("%+v", tr)
+	}
+	for line, want := range map[string]string{
+		`until = "180%"`: "trim.until", `quota = "x"`: "trim.quota", `older_than = "soon"`: "trim.older_than", `max_delete = "-1"`: "trim.max_delete",
+		`before = 5`: "trim.before", `untl = "80%"`: "did you mean until?",
+	} {
+		_, err := config.Read(write(t, "[accounts.isp]\nserver = \"pop3s://pop.isp.example\"\n[accounts.isp.trim]\n"+line+"\n", 0o644), "")
+		var mistake *config.Error
+		if !errors.As(err, &mistake) || mistake.Line == 0 || !strings.Contains(mistake.Text+mistake.Hint, want) {
+			t.Errorf("%s: %v, want %s", line, err, want)
+		}
+	}
+}
