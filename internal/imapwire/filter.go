@@ -469,7 +469,7 @@ func (c *Conn) repairList(line []byte) []byte {
 
 // stateItems are the items of a STATUS response that are asked for, and the
 // bits of their numbers.
-var stateItems = map[string]int{"MESSAGES": 32, "UIDNEXT": 32, "UIDVALIDITY": 32, "HIGHESTMODSEQ": 63, "APPENDLIMIT": 32}
+var stateItems = map[string]int{"MESSAGES": 32, "UIDNEXT": 32, "UIDVALIDITY": 32, "HIGHESTMODSEQ": 63, "APPENDLIMIT": 32, "SIZE": 63}
 
 // repairState rewrites a STATUS response: a name that the library can read,
 // and the items whose numbers are numbers.
