@@ -16,6 +16,11 @@ type Line struct {
 	Delay time.Duration // each way
 	Cut   int64         // a connection is cut after so many octets from the server; 0 never
 	Most  int           // connections at the same time; one more is greeted with BYE; 0 any number
+
+	// Pass is asked about each line of a client before the server gets it. If it
+	// returns false the connection is lost, and the server does not get it. Nil
+	// passes all.
+	Pass func(line string) bool
 }
 
 // Relay stands between a client and a server: it slows, cuts and counts.
@@ -102,7 +107,7 @@ func (r *Relay) serve(client net.Conn) {
 	delay := time.Duration(r.delay.Load())
 	go func() {
 		defer server.Close()
-		pass(server, io.TeeReader(client, &ear{relay: r}), delay)
+		pass(server, &ear{relay: r, from: client}, delay)
 	}()
 	from := io.Reader(server)
 	if r.Cut > 0 {
@@ -141,20 +146,26 @@ func pass(to io.Writer, from io.Reader, delay time.Duration) {
 	}
 }
 
-// ear hears the lines of one connection.
+// ear reads what a client says, and hears its lines.
 type ear struct {
 	relay *Relay
+	from  io.Reader
 	line  []byte
 }
 
-func (e *ear) Write(p []byte) (int, error) {
-	for b := range bytes.Lines(p) {
+func (e *ear) Read(p []byte) (int, error) {
+	n, err := e.from.Read(p)
+	for b := range bytes.Lines(p[:n]) {
 		e.line = append(e.line, b...)
 		if !bytes.HasSuffix(b, []byte("\n")) {
 			break
 		}
-		_, command, ok := strings.Cut(strings.TrimRight(string(e.line), "\r\n"), " ")
+		line := strings.TrimRight(string(e.line), "\r\n")
 		e.line = nil
+		if e.relay.Pass != nil && !e.relay.Pass(line) {
+			return 0, io.ErrClosedPipe
+		}
+		_, command, ok := strings.Cut(line, " ")
 		if !ok {
 			continue
 		}
@@ -162,5 +173,5 @@ func (e *ear) Write(p []byte) (int, error) {
 		e.relay.lines = append(e.relay.lines, command)
 		e.relay.mu.Unlock()
 	}
-	return len(p), nil
+	return n, err
 }

@@ -1,4 +1,4 @@
-# Cyrus, with '.' between the names of folders and all folders below 'INBOX.'.
+# Cyrus, whose administrator is the user cyrus, with '.' between the names of folders and all folders below 'INBOX.'.
 unpacked
 account mailsrv
 mkdir "$DIR"/{lib,spool,sock}
@@ -44,7 +44,7 @@ EVENTS {
 }
 C
 
-for u in $users; do echo "$u-secret" | saslpasswd2 -p -c -f "$DIR/sasldb2" -u localhost "$u"; done
+for u in $users cyrus; do echo "$u-secret" | saslpasswd2 -p -c -f "$DIR/sasldb2" -u localhost "$u"; done
 chown -R mailsrv: "$DIR"/{lib,spool,sock,sasldb2}
 /usr/lib/cyrus/bin/master -D -C "$DIR/imapd.conf" -M "$DIR/cyrus.conf" -p "$DIR/sock/master.pid" &
 wait -n
