@@ -17,13 +17,15 @@ var mayImport = map[string][]string{
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
 		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/quantity", "internal/report",
-		"internal/retry", "internal/sasl",
+		"internal/retry", "internal/sasl", "trim",
 	},
 
 	// the engine: no network, no disk, no terminal
 	"backup": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
 
 	"migrate": {"mailbox", "internal/filter", "internal/fingerprint", "internal/repair", "internal/report", "internal/retry"},
+
+	"trim": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
 
 	// the edges, each protocol on its wire
 	"maildir":           {"mailbox", "internal/fingerprint"},

@@ -19,6 +19,7 @@ type Planned struct {
 	Messages  int   // on the server
 	New       int   // to be fetched
 	NewOctets int64 // as the server announces them
+	Back      bool  // New are read back from the archive
 }
 
 // FoldersReady says that every folder of the archive is there into which the run
@@ -55,6 +56,15 @@ type MessageFailed struct {
 	ID      mailbox.ID
 	Size    int64 // as announced; -1 if unknown
 	Reason  string
+}
+
+// MessageRemoved says that the server has removed a message, by its word.
+type MessageRemoved struct {
+	Would   bool // in a dry run: it would be told to
+	Mailbox mailbox.Name
+	ID      mailbox.ID
+	Size    int64  // octets, as the server counts them
+	Copy    string // the archived file, below the account's directory, without flags
 }
 
 // MailboxFailed says that a whole mailbox could not be read.

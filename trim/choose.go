@@ -1,0 +1,391 @@
+package trim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mailstow/internal/report"
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// folder is a mailbox that is looked at.
+type folder struct {
+	*Folder
+	box    mailbox.Mailbox
+	listed []mailbox.Message
+	stood  mailbox.State         // when it was listed
+	copies map[mailbox.ID]Copy   // of those listed
+	chosen []*candidate          // in the order of their IDs on the server
+	marked int                   // messages that another program has marked as deleted
+	asked  map[mailbox.ID]bool   // that the server was, or may have been, asked to remove
+	doomed map[mailbox.ID]bool   // that are on the list
+	said   map[mailbox.ID]string // why the server keeps messages that it was asked to remove
+}
+
+// candidate is a message that may be removed.
+type candidate struct {
+	msg     mailbox.Message // as it was listed
+	copy    Copy
+	folder  *folder
+	arrived time.Time
+	ours    bool // it is marked as deleted, by an earlier run
+}
+
+// views are mailboxes that show the messages of others.
+var views = []string{`\All`, `\Flagged`, `\Important`}
+
+// survey lists the mailboxes and asks how much is used.
+func (r *run) survey(ctx context.Context) error {
+	var usage mailbox.Usage
+	err := r.do(ctx, func(s Session) (err error) {
+		if r.boxes, err = s.Mailboxes(ctx); err != nil {
+			return err
+		}
+		usage, err = s.Usage(ctx, r.stores(s.Ways().Labels))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	ways := r.conn.Ways()
+	r.protocol = r.conn.Protocol()
+	r.plan.Labels = ways.Labels
+	if r.Trash || ways.Labels {
+		if r.trash = r.find(`\Trash`); r.trash == nil || !ways.Move {
+			return retry.Permanent(ErrNoTrash)
+		}
+		r.plan.Trash, r.plan.ToTrash = r.trash.Name, true
+	} else if !ways.Exactly {
+		return retry.Permanent(&NoWayError{Move: ways.Move && r.find(`\Trash`) != nil})
+	}
+	for _, m := range r.boxes {
+		f := &folder{Folder: &Folder{Mailbox: m.Name, Role: m.Role, Kept: map[Kept]int{}}, box: m, asked: map[mailbox.ID]bool{}, doomed: map[mailbox.ID]bool{}, said: map[mailbox.ID]string{}}
+		r.folders = append(r.folders, f)
+		if f.Skipped = r.skips(m); f.Skipped == "" {
+			if err := r.list(ctx, f); err != nil {
+				return err
+			}
+		}
+	}
+	return r.measure(ctx, usage)
+}
+
+// stores returns the mailboxes that hold the account's messages, each in one.
+func (r *run) stores(labels bool) (all []mailbox.Mailbox) {
+	for _, m := range r.boxes {
+		if labels && slices.Contains([]string{`\All`, `\Trash`, `\Junk`}, m.Role) || !labels && !slices.Contains(views, m.Role) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// skips returns why nothing is removed from a mailbox, "" if something may be.
+func (r *run) skips(m mailbox.Mailbox) string {
+	if why := r.Filter.Skips(m); why != "" {
+		return why
+	}
+	named := len(r.Filter.Folders)+len(r.Filter.Include) > 0
+	switch {
+	case r.trash != nil && m.Wire == r.trash.Wire:
+		return "it is the trash"
+	case m.Role == `\Drafts`:
+		return "drafts are kept"
+	case r.plan.Labels && m.Role != `\All` && !named:
+		return `its messages are in \All`
+	case !r.plan.Labels && slices.Contains(views, m.Role):
+		return "it shows messages of other folders"
+	}
+	return ""
+}
+
+// list lists a mailbox, and finds out what the archive has of it.
+func (r *run) list(ctx context.Context, f *folder) error {
+	var l mailbox.Listing
+	err := r.do(ctx, func(s Session) (err error) {
+		l, err = s.List(ctx, f.box, mailbox.State{}, true)
+		return err
+	})
+	switch {
+	case retry.IsRefused(err):
+		f.Refused = err.Error()
+		return nil
+	case err != nil:
+		return err
+	}
+	f.OnServer, f.listed, f.stood = max(l.Exists, len(l.Messages)), l.Messages, l.State
+	f.Why = r.incomplete(f, l)
+	f.copies = make(map[mailbox.ID]Copy, len(l.Messages))
+	for _, m := range l.Messages {
+		f.copies[m.ID] = Copy{}
+	}
+	err = r.archive.EachCopy(ctx, f.box, func(id mailbox.ID, c Copy) {
+		if _, listed := f.copies[id]; listed && c.Message != 0 {
+			f.copies[id] = c
+		}
+	})
+	if err != nil {
+		return &ArchiveError{err}
+	}
+	unknown := 0
+	for _, m := range l.Messages {
+		if m.Transient || f.copies[m.ID].Message == 0 {
+			unknown++
+		}
+	}
+	if came := max(l.Exists-r.archived(f), 0); f.Why == "" && !r.DryRun && 2*(unknown-came) > len(l.Messages) {
+		f.Why = "the server gives its messages other names in each session, so that they cannot be told apart"
+	}
+	return nil
+}
+
+// archived returns how many of a mailbox's messages the backup has found in the
+// archive, or put there.
+func (r *run) archived(f *folder) (n int) {
+	for _, t := range r.Backup.Tallies {
+		if t.Mailbox == f.Mailbox {
+			n = max(n, t.Archived()+t.Removed+t.Excluded)
+		}
+	}
+	return n
+}
+
+// incomplete returns why it is not known that all of a mailbox is in the
+// archive, "" if it is.
+func (r *run) incomplete(f *folder, l mailbox.Listing) string {
+	var t *report.Tally
+	for i := range r.Backup.Tallies {
+		if same := &r.Backup.Tallies[i]; same.Mailbox == f.Mailbox {
+			if t == nil || !same.Balanced() || same.Missing() > 0 { // two may differ in their spelling alone
+				t = same
+			}
+		}
+	}
+	switch {
+	case f.OnServer == 0:
+	case t == nil || t.Skipped != "":
+		return "it was not backed up in this run"
+	case t.Reason != "":
+		return "its backup failed: " + t.Reason
+	case !r.DryRun && (t.Missing() > 0 || t.Failed > 0 || !t.Balanced()):
+		return fmt.Sprintf("%d of its %d messages are not in the archive", max(t.Missing(), t.Failed, 1), max(t.OnServer, t.Listed))
+	case l.UIDValidity != t.UIDValidity:
+		return mailbox.ErrRebuilt.Error()
+	case l.Exists != len(l.Messages):
+		return fmt.Sprintf("the server counts %d messages and names %d", l.Exists, len(l.Messages))
+	}
+	return ""
+}
+
+// measure finds out how much is used, and how much may be.
+func (r *run) measure(ctx context.Context, u mailbox.Usage) error {
+	p := &r.plan
+	p.Messages, p.Sizes = u.Messages, u.Sizes
+	p.Used, p.Quota = -1, cmp.Or(r.Quota, u.Quota)
+	switch {
+	case u.Quota > 0:
+		p.Used, p.By = u.Used, ByQuota
+	case u.Sizes >= 0:
+		p.Used, p.By = u.Sizes, BySizes
+	}
+	if !r.Until.set() {
+		return nil
+	}
+	if p.Used < 0 {
+		if err := r.addUp(ctx); err != nil {
+			return err
+		}
+	}
+	p.Goal = r.Until.Octets
+	if p.Goal == 0 {
+		if p.Quota == 0 {
+			return retry.Permanent(ErrNoQuota)
+		}
+		p.Goal = max(int64(r.Until.Percent/100*float64(p.Quota)), 1)
+	}
+	return nil
+}
+
+// addUp adds up the sizes that the server lists, where it does not do that
+// itself.
+func (r *run) addUp(ctx context.Context) error {
+	p := &r.plan
+	p.Used, p.By = 0, ByListing
+	for _, m := range r.stores(p.Labels) {
+		i := slices.IndexFunc(r.folders, func(f *folder) bool { return f.box.Wire == m.Wire })
+		listed := r.folders[i].listed
+		if r.folders[i].Skipped != "" {
+			err := r.do(ctx, func(s Session) error {
+				l, err := s.List(ctx, m, mailbox.State{}, true)
+				listed = l.Messages
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		for _, msg := range listed {
+			p.Used += max(msg.Size, 0)
+		}
+	}
+	return nil
+}
+
+// choose decides which messages are to go.
+func (r *run) choose(ctx context.Context) error {
+	if r.OlderThan.IsZero() && r.LargerThan == 0 && !r.Until.set() {
+		return retry.Permanent(errors.New("nothing says what is to be removed"))
+	}
+	var all []*candidate
+	for _, f := range r.folders {
+		if f.Skipped != "" || f.Why != "" || f.Refused != "" {
+			continue
+		}
+		some, err := r.candidates(f)
+		if err != nil {
+			return &ArchiveError{err}
+		}
+		all = append(all, some...)
+	}
+	slices.SortStableFunc(all, func(a, b *candidate) int { return a.arrived.Compare(b.arrived) })
+	room := int64(0)
+	for _, c := range all {
+		if r.plan.Goal > 0 && r.plan.Used-room <= r.plan.Goal {
+			c.folder.Kept[NotNeeded]++
+			continue
+		}
+		room += max(c.msg.Size, 0)
+		c.folder.chosen = append(c.folder.chosen, c)
+	}
+	for _, f := range r.folders {
+		f.Chosen = len(f.chosen)
+		place := make(map[mailbox.ID]int, len(f.listed))
+		for i, m := range f.listed {
+			place[m.ID] = i
+		}
+		slices.SortFunc(f.chosen, func(a, b *candidate) int { return cmp.Compare(place[a.msg.ID], place[b.msg.ID]) })
+	}
+	return ctx.Err()
+}
+
+// candidates returns the messages of a mailbox that may go.
+func (r *run) candidates(f *folder) ([]*candidate, error) {
+	uses := map[int64]int{}
+	var begun map[mailbox.ID]bool
+	for _, m := range f.listed {
+		uses[f.copies[m.ID].Message]++
+		if begun == nil && has(m.Flags, `\Deleted`) {
+			var err error
+			if begun, err = r.archive.Begun(f.box); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var all []*candidate
+	for _, m := range f.listed {
+		c := &candidate{msg: m, copy: f.copies[m.ID], folder: f, ours: begun[m.ID]}
+		if c.arrived = m.InternalDate; c.arrived.IsZero() && r.protocol == mailbox.POP3 {
+			c.arrived = time.Unix(c.copy.Arrived, 0)
+		}
+		if has(m.Flags, `\Deleted`) && !c.ours {
+			f.marked++
+		}
+		if why := r.keeps(c, uses[c.copy.Message] > 1); why != "" {
+			f.Kept[why]++
+			continue
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// keeps returns why a message stays, "" if it may go.
+func (r *run) keeps(c *candidate, twin bool) Kept {
+	flags := c.msg.Flags
+	if r.protocol == mailbox.POP3 { // which has none
+		flags = c.copy.Flags
+	}
+	switch {
+	case c.copy.Message == 0 || c.msg.Transient:
+		return NotArchived
+	case c.copy.Removed:
+		return RemovedHere
+	case has(c.msg.Flags, `\Deleted`) && !c.ours:
+		return Marked
+	case c.copy.Rewritten:
+		return Rewritten
+	case c.short() && !c.copy.Exact: // as when it was archived
+		return Short
+	case twin:
+		return Twin
+	case c.arrived.Unix() <= 24*60*60: // 1970 stands for no date
+		return Undated
+	case has(flags, `\Draft`):
+		return Draft
+	case has(flags, `\Flagged`) && !r.Flagged:
+		return Flagged
+	case !has(flags, `\Seen`) && !r.Unread && (c.copy.Read || r.protocol == mailbox.IMAP):
+		return Unread
+	case !c.arrived.Before(r.KeepSince):
+		return Recent
+	case !r.OlderThan.IsZero() && !c.arrived.Before(r.OlderThan):
+		return TooYoung
+	case r.LargerThan > 0 && c.msg.Size <= r.LargerThan:
+		return TooSmall
+	}
+	return ""
+}
+
+// short reports whether the server says that it has more of a message than it
+// has sent, to whatever purpose.
+func (c *candidate) short() bool {
+	most := c.copy.Size
+	if c.copy.Foreign { // which may be without carriage returns
+		most = max(most, c.copy.Lines+2)
+	}
+	if c.msg.InternalDate.IsZero() { // POP3: a last line without an end counts as if it had one
+		most += 2
+	}
+	return c.msg.Size > most
+}
+
+func has(flags []string, flag string) bool {
+	return slices.ContainsFunc(flags, func(f string) bool { return strings.EqualFold(f, flag) })
+}
+
+// sumUp adds up what is going to be removed.
+func (r *run) sumUp() {
+	p := &r.plan
+	for _, f := range r.folders {
+		p.Folders = append(p.Folders, f.Folder)
+		for _, c := range f.chosen {
+			f.Delete++
+			f.Octets += max(c.msg.Size, 0)
+			f.Oldest, f.Newest = earlier(f.Oldest, c.arrived), later(f.Newest, c.arrived)
+		}
+		p.Delete, p.Octets = p.Delete+f.Delete, p.Octets+f.Octets
+		if f.Delete > 0 {
+			p.Oldest, p.Newest = earlier(p.Oldest, f.Oldest), later(p.Newest, f.Newest)
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,283 @@
+package trim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"mailstow/internal/report"
+	"mailstow/internal/retry"
+	"mailstow/mailbox"
+)
+
+// aSlice is how many messages are removed by one command, or in one session.
+const aSlice = 200
+
+// removeAll removes what was chosen, mailbox by mailbox.
+func (r *run) removeAll(ctx context.Context) error {
+	for _, f := range r.folders {
+		if len(f.chosen) == 0 {
+			continue
+		}
+		r.sink.Report(report.MailboxStarted{Mailbox: f.Mailbox})
+		if err := r.remove(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes what was chosen of a mailbox, in slices. After a lost
+// connection it goes on with what is still there.
+func (r *run) remove(ctx context.Context, f *folder) error {
+	for rest := f.chosen; len(rest) > 0; {
+		n := min(aSlice, len(rest))
+		if f.marked > 0 && len(f.asked) == 0 { // if the server expunges what others have marked, it is seen with one message
+			n = 1
+		}
+		var err error
+		for try := 1; ; try++ {
+			if err = r.dial(ctx); err == nil {
+				var done bool
+				if done, err = r.removeSlice(ctx, f, rest[:n]); done {
+					try = 0
+				}
+			}
+			if err == nil || errors.Is(err, errStop) || r.refused(err) || final(ctx, err) || try >= maxTries {
+				break
+			}
+			if err := r.rest(ctx, err, try); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errStop):
+			return nil
+		case errors.Is(err, mailbox.ErrRebuilt):
+			f.Why = err.Error()
+			return nil
+		case r.refused(err) && !retry.IsPermanent(err):
+			f.Refused = err.Error()
+			return nil
+		default:
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// removeSlice proves once more that some messages can go, and removes them.
+// done says that the server has removed some.
+func (r *run) removeSlice(ctx context.Context, f *folder, slice []*candidate) (done bool, err error) {
+	s := r.conn
+	slice, err = r.hold(ctx, s, f, slice)
+	if err != nil || len(slice) == 0 {
+		return false, err
+	}
+	doubts, err := r.readBack(ctx, slice)
+	if err == nil && len(doubts) == 0 {
+		var odd []*candidate
+		if odd, err = r.otherHeaders(ctx, s, f, slice); err == nil {
+			doubts, err = r.compareSome(ctx, f, odd)
+		}
+	}
+	switch {
+	case err != nil:
+		return false, err
+	case r.conn != s: // what was held was another session's
+		return false, errors.New("the connection was lost")
+	case len(doubts) > 0:
+		f.leave(doubts)
+		return false, errStop
+	}
+	if err := r.doom(f, slice); err != nil {
+		return false, &ArchiveError{err}
+	}
+	return r.order(ctx, s, f, slice)
+}
+
+// hold opens the mailbox and returns those of the messages that are still there
+// as they were listed.
+func (r *run) hold(ctx context.Context, s Session, f *folder, slice []*candidate) ([]*candidate, error) {
+	var ids []mailbox.ID
+	for _, c := range slice {
+		ids = append(ids, c.msg.ID)
+	}
+	held, err := s.Hold(ctx, f.box, ids)
+	if err != nil {
+		return nil, err
+	}
+	now := make(map[mailbox.ID]mailbox.Message, len(held))
+	for _, m := range held {
+		now[m.ID] = m
+	}
+	var still []*candidate
+	var doubts []Remark
+	for _, c := range slice {
+		m, there := now[c.msg.ID]
+		switch {
+		case !there:
+			if !f.asked[c.msg.ID] {
+				f.Meanwhile++
+			}
+		case m.Size != c.msg.Size || !m.InternalDate.Equal(c.msg.InternalDate):
+			doubts = append(doubts, Remark{ID: m.ID, Size: c.copy.Size, Text: fmt.Sprintf("it was another message when it was listed (%d octets then, %d now)", c.msg.Size, m.Size)})
+		case r.keeps(&candidate{msg: m, copy: c.copy, folder: f, arrived: c.arrived, ours: c.ours || f.asked[m.ID]}, false) != "":
+			f.Meanwhile++ // somebody has flagged it, say
+		default:
+			still = append(still, c)
+		}
+	}
+	if len(doubts) > 0 {
+		f.leave(doubts)
+		return nil, errStop
+	}
+	return still, nil
+}
+
+// doom puts messages on the list of what this run removes, once each.
+func (r *run) doom(f *folder, slice []*candidate) error {
+	var doomed []Doomed
+	for _, c := range slice {
+		if !f.doomed[c.msg.ID] {
+			doomed = append(doomed, Doomed{Message: c.msg, Copy: c.copy})
+		}
+	}
+	if len(doomed) == 0 {
+		return nil
+	}
+	if err := r.archive.Doom(f.box, doomed); err != nil {
+		return err
+	}
+	for _, d := range doomed {
+		f.doomed[d.Message.ID] = true
+	}
+	return nil
+}
+
+// order has the server remove messages, and notes what it says. It stops at a
+// server that does anything else.
+func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidate) (done bool, err error) {
+	var ids []mailbox.ID
+	for _, c := range slice {
+		ids = append(ids, c.msg.ID)
+		f.asked[c.msg.ID] = true
+	}
+	trash := ""
+	if r.trash != nil {
+		trash = r.trash.Wire
+	}
+	removal, err := s.Remove(ctx, f.box, ids, trash)
+	if removal.Over {
+		r.hangUp(false)
+		r.wait = removal.Wait
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := r.archive.Became(ctx, f.box, ids, removal.Left); err != nil {
+		return true, archiveFailed(ctx, err)
+	}
+	gone := map[mailbox.ID]bool{}
+	for _, id := range removal.Done {
+		gone[id] = true
+	}
+	for _, c := range slice {
+		if gone[c.msg.ID] {
+			f.Removed, f.RemovedOctets = f.Removed+1, f.RemovedOctets+max(c.msg.Size, 0)
+			r.sink.Report(f.removed(c, false))
+		}
+	}
+	maps.Copy(f.said, removal.Left)
+	switch {
+	case removal.More:
+		f.Why = "the mailbox has lost more messages than it was told to"
+		return true, errStop
+	case len(removal.Left) > 0:
+		f.chosen = nil
+		return true, errStop
+	}
+	return true, nil
+}
+
+// removed is the news that a message is gone, or would be.
+func (f *folder) removed(c *candidate, would bool) report.MessageRemoved {
+	return report.MessageRemoved{Would: would, Mailbox: f.Mailbox, ID: c.msg.ID, Size: c.msg.Size, Copy: c.copy.Folder + "/" + c.copy.Key}
+}
+
+// lookAgain lists the mailboxes in which something was to be removed, to see
+// what is gone and what is not.
+func (r *run) lookAgain(ctx context.Context) error {
+	for _, f := range r.folders {
+		if len(f.asked) == 0 {
+			continue
+		}
+		var l mailbox.Listing
+		err := r.do(ctx, func(s Session) (err error) {
+			l, err = s.List(ctx, f.box, mailbox.State{}, false)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("it could not be seen what was removed from %s: %w", f.Mailbox, err)
+		}
+		if err := r.compare(ctx, f, l); err != nil {
+			return err
+		}
+	}
+	return r.measureAgain(ctx)
+}
+
+// compare compares a mailbox with what was to become of it.
+func (r *run) compare(ctx context.Context, f *folder, l mailbox.Listing) error {
+	if l.UIDValidity != f.stood.UIDValidity {
+		f.Why = "it cannot be seen what is gone: " + mailbox.ErrRebuilt.Error()
+		return nil
+	}
+	if l.Exists != len(l.Messages) {
+		f.Why = cmp.Or(f.Why, fmt.Sprintf("it cannot be seen what is gone: the server counts %d messages and names %d", l.Exists, len(l.Messages)))
+		return nil
+	}
+	f.Removed, f.RemovedOctets = 0, 0
+	there := map[mailbox.ID]bool{}
+	for _, m := range l.Messages {
+		there[m.ID] = true
+	}
+	var asked []mailbox.ID
+	left := map[mailbox.ID]string{}
+	for _, m := range f.listed {
+		switch {
+		case f.asked[m.ID] && there[m.ID]:
+			left[m.ID] = cmp.Or(f.said[m.ID], "it is still there")
+			f.Left = append(f.Left, Remark{ID: m.ID, Size: m.Size, Text: left[m.ID]})
+			asked = append(asked, m.ID)
+		case f.asked[m.ID]:
+			f.Removed++
+			f.RemovedOctets += max(m.Size, 0)
+			asked = append(asked, m.ID)
+		case !there[m.ID] && !m.Transient:
+			f.Others++
+			if c := f.copies[m.ID]; c.Message != 0 && !c.Removed {
+				f.OthersArchived++
+			}
+		}
+	}
+	if err := r.archive.Became(ctx, f.box, asked, left); err != nil {
+		return archiveFailed(ctx, err)
+	}
+	return nil
+}
+
+// measureAgain asks how much is used now.
+func (r *run) measureAgain(ctx context.Context) error {
+	return r.do(ctx, func(s Session) error {
+		u, err := s.Usage(ctx, r.stores(r.plan.Labels))
+		if err == nil {
+			r.after, r.looked = &u, true
+		}
+		return err
+	})
+}
