@@ -31,6 +31,7 @@ vuln: ## needs the network
 FUZZTIME ?= 60s
 fuzz: ## what strangers send
 	$(GO) test -run '^$$' -fuzz FuzzPrint -fuzztime $(FUZZTIME) ./internal/fingerprint
+	$(GO) test -run '^$$' -fuzz FuzzText -fuzztime $(FUZZTIME) ./internal/fingerprint
 	$(GO) test -run '^$$' -fuzz FuzzNames -fuzztime $(FUZZTIME) ./mailbox
 	$(GO) test -run '^$$' -fuzz FuzzPaths -fuzztime $(FUZZTIME) ./maildir
 	$(GO) test -run '^$$' -fuzz FuzzAnyAnswer -fuzztime $(FUZZTIME) ./internal/imapwire
@@ -43,8 +44,9 @@ fuzz: ## what strangers send
 bench: ## speed beside mbsync; see docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 30m ./internal/cli
 
-crash: ## kill -9, two hundred times a server
+crash: ## kill -9, two hundred times a server; and at every command of a trim
 	$(GO) test -v -run TestKilledTwentyTimes -count 10 -timeout 30m ./internal/cli
+	MAILSTOW_TEST_SCALE=1 $(GO) test -v -run TestTrimKilled -timeout 30m ./internal/cli
 
 scale: ## 200,000 messages, 2,000 folders, 20,000 over POP3, on each server at 0, 20 and 80 ms; 20,000 moved, killed 20 times
 	MAILSTOW_TEST_SCALE=1 $(GO) test -v -run 'TestLarge|TestManyFolders|TestMoveKilled' -timeout 4h ./internal/cli

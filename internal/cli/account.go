@@ -64,6 +64,10 @@ type account struct {
 	transfer    int64 // octets after which to stop, 0 for never
 	daily       int64 // octets that may be stored there in 24 hours, 0 for any number
 
+	named     bool // in the config file
+	trim      config.Trim
+	keepNewer string // an age; "" for the usual
+
 	takes bool         // mail is stored there
 	pair  *config.Pair // that it is the destination of, nil for none
 }
@@ -321,6 +325,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	if a.user == "" {
 		return nil, configFailed("nobody is named to log in as", "imaps://USER@HOST, or --user USER")
 	}
+	a.named, a.trim, a.keepNewer = set.Name != "", set.Trim, set.KeepNewerThan
 	a.dir = a.user
 	if !strings.Contains(a.user, "@") {
 		a.dir = a.user + "@" + a.host

@@ -70,7 +70,7 @@ func (p *program) app() *cli.App {
 	cli.VersionPrinter = func(c *cli.Context) { fmt.Fprintln(c.App.Writer, "mailstow", c.App.Version) }
 	app := &cli.App{
 		Name:                      "mailstow",
-		Usage:                     "keep mail safe: back it up, prove that it is whole",
+		Usage:                     "keep mail safe: back it up, prove that it is whole, make room for more",
 		Version:                   version(),
 		Writer:                    p.Stdout,
 		ErrWriter:                 p.Stderr,
@@ -86,7 +86,7 @@ func (p *program) app() *cli.App {
 			p.unknown = e
 		},
 		Commands: []*cli.Command{
-			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(),
+			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -147,7 +147,7 @@ func optionHelp(f cli.Flag) string {
 // rootHelp lists the commands in the order of use.
 func (p *program) rootHelp(app *cli.App) {
 	fmt.Fprintf(p.Stdout, "mailstow - %s\n\nTry it, no account needed:\n  mailstow demo\n\nWith an account, no config needed:\n  mailstow backup imaps://me@mail.example.org --to ~/mail-archive\n", app.Usage)
-	for _, group := range []string{everyDay, move, lookInside, other} {
+	for _, group := range []string{everyDay, move, makeRoom, lookInside, other} {
 		fmt.Fprintf(p.Stdout, "\n%s\n", group)
 		for _, c := range app.Commands {
 			if c.Category == group {
@@ -161,6 +161,7 @@ func (p *program) rootHelp(app *cli.App) {
 const (
 	everyDay   = "Every day"
 	move       = "Move"
+	makeRoom   = "Make room"
 	lookInside = "Look inside"
 	other      = "Other"
 )

@@ -2,8 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 	"sync"
 
+	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/fingerprint"
 	"mailstow/internal/imapconn"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
@@ -69,6 +75,47 @@ func (s *server) Upload(ctx context.Context) (migrate.Uploader, error) {
 func (s *server) login(ctx context.Context) (sasl.Login, error) {
 	secret, err := s.account.secret(ctx)
 	return s.account.login(secret), err
+}
+
+// outgoingOf returns what goes to a server: all that the archive holds or, with
+// --trim-run, what that run removed.
+func outgoingOf(ctx context.Context, c *cli.Context, ar *maildir.Archive, outlet *maildir.Outlet) (migrate.Archive, error) {
+	run := c.String("trim-run")
+	if run == "" {
+		return outgoing{outlet}, nil
+	}
+	messages, err := ar.Trimmed(ctx, run)
+	var unknown *maildir.UnknownRunError
+	if errors.As(err, &unknown) {
+		return nil, configFailed("--trim-run: "+err.Error(), "there is "+strings.Join(unknown.Among, ", "))
+	}
+	if err != nil {
+		return nil, archiveFailed(err)
+	}
+	return trimmed{outgoing{outlet}, messages}, nil
+}
+
+// trimmed is an archive of which just what a trim run removed goes to a server.
+type trimmed struct {
+	outgoing
+	messages map[int64]string // the folders of those, by the archive's numbers
+}
+
+func (t trimmed) Folders(ctx context.Context) ([]migrate.Folder, error) {
+	all, err := t.outgoing.Folders(ctx)
+	return slices.DeleteFunc(all, func(f migrate.Folder) bool {
+		for _, folder := range t.messages {
+			if folder == f.Path {
+				return false
+			}
+		}
+		return true
+	}), err
+}
+
+func (t trimmed) Unclaimed(ctx context.Context, folder string, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
+	all, err := t.outgoing.Unclaimed(ctx, folder, m, live)
+	return slices.DeleteFunc(all, func(c fingerprint.Candidate) bool { return t.messages[c.Message] == "" }), err
 }
 
 // outgoing gives the engine its interface.

@@ -58,6 +58,9 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 	o := object{"account": a.name}
 	switch e := e.(type) {
 	case report.Planned:
+		if e.Back {
+			return
+		}
 		o["server"], o["folders"], o["messages"], o["new_messages"], o["new_bytes"] = a.endpoint.Addr, e.Mailboxes, e.Messages, e.New, e.NewOctets
 		j.write("account_start", o)
 	case report.MessageArrived:
@@ -76,6 +79,8 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 			}
 			j.write("message", withID(folderFields(o, e.Mailbox), e.ID))
 		}
+	case report.MessageRemoved:
+		j.removed(o, e)
 	case report.MessageFailed:
 		o["action"], o["bytes"], o["reason"] = "failed", e.Size, e.Reason
 		j.write("message", withID(folderFields(o, e.Mailbox), e.ID))

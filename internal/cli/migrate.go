@@ -54,9 +54,12 @@ func (p *program) restoreCommand() *cli.Command {
 		ArgsUsage: "ACCOUNT|URL",
 		Description: `  mailstow restore work                                 # what the server lacks
   mailstow restore work --under Restored
+  mailstow restore work --trim-run 2026-11-23T03:00:07  # what that run of trim removed
 
 What is there already is not stored twice. Nothing is ever deleted.`,
-		Flags:  slices.Concat(pushFlags(), wantedFlags(), loginFlags()),
+		Flags: slices.Concat(pushFlags(), []cli.Flag{
+			text("trim-run", "only what the trim run `RUN` removed"),
+		}, wantedFlags(), loginFlags()),
 		Action: p.restore,
 	}
 }

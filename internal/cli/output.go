@@ -57,8 +57,10 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 }
 
 // toDo says what is done with new messages of an account.
-func (o *output) toDo(a *account) string {
+func (o *output) toDo(a *account, e report.Planned) string {
 	switch {
+	case e.Back:
+		return "to read back"
 	case o.command == "verify":
 		return "to compare"
 	case a.takes:
@@ -80,7 +82,7 @@ func (o *output) event(a *account, e report.Event) {
 	case report.Planned:
 		t.total, t.started = e, time.Now()
 		if o.progress != nil && e.New > 0 {
-			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; %s: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), o.toDo(a), count(e.New), octets(e.NewOctets)))
+			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; %s: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), o.toDo(a, e), count(e.New), octets(e.NewOctets)))
 		}
 	case report.MailboxStarted:
 		t.mailbox = e.Mailbox.String()

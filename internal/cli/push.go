@@ -157,9 +157,13 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	if budget > 0 && (o.MaxOctets == 0 || budget < o.MaxOctets) {
 		o.MaxOctets = budget
 	}
+	from, err := outgoingOf(ctx, c, ar, outlet)
+	if err != nil {
+		return result, err
+	}
 	sink := &accountSink{out: out, account: a}
 	if o.DryRun {
-		return migrate.Run(ctx, s, outgoing{outlet}, sink, o)
+		return migrate.Run(ctx, s, from, sink, o)
 	}
 	record := maildir.Run{Command: command, Source: a.source(), Started: started, Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)
@@ -167,7 +171,7 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 		return result, archiveFailed(err)
 	}
 	outlet.Count(number)
-	result, err = migrate.Run(ctx, s, outgoing{outlet}, sink, o)
+	result, err = migrate.Run(ctx, s, from, sink, o)
 	record.Ended, record.Missing, record.Settled = time.Now(), result.Missing(), result.Settled
 	for _, t := range result.Tallies {
 		record.New, record.NewOctets, record.OnServer = record.New+t.Sent, record.NewOctets+t.SentOctets, record.OnServer+t.OnServer
