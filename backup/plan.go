@@ -369,8 +369,9 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 	settled, live := make([]bool, len(l.Messages)), 0
 	err = r.archive.EachKnown(ctx, p.Mailbox, func(id mailbox.ID, kept mailbox.Kept) {
 		i, listed := place[id]
-		// Without UIDVALIDITY a UID of yesterday names nothing.
-		if listed && (!p.imap || l.UIDValidity != 0) && !(r.Refetch && kept.Removed) {
+		// Without UIDVALIDITY a UID of yesterday names nothing; a unique-id may name
+		// another message when its own is gone (RFC 1939 section 7).
+		if listed && (p.imap && l.UIDValidity != 0 || !p.imap && !kept.Gone) && !(r.Refetch && kept.Removed) {
 			settled[i] = true
 			live++
 			r.keep(p, l.Messages[i], kept)

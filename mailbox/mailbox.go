@@ -179,6 +179,11 @@ type Removal struct {
 	Done []ID          // gone, by the server's word
 	Left map[ID]string // still there, and why
 	More bool          // the mailbox has lost more messages than that
+
+	// Unmarked says that none of those that are left is marked as deleted because
+	// it was to be removed.
+	Unmarked bool
+
 	Over bool          // the session has ended, as it has to for messages to be removed
 
 	// Wait is how long the server wants to be left alone before the next login.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,10 @@ type Copy struct {
 	Object  string // the server's name for the content; "" for none
 	Dated   bool   // Arrived is the server's INTERNALDATE
 	Read    bool   // an IMAP server has told its flags, so that it is known whether it was read
+	Guessed bool   // Arrived is what the sender says
+	Since   int64  // when the archive got it, Unix seconds
+
+	FormSizes []int64 // octets of other forms that a server may have
 }
 
 // EachCopy calls fn for every message of a mailbox that the server had at the
@@ -40,7 +45,8 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 		var c Copy
 		var id, how, note, flags, from, origin string
 		var sum, header []byte
-		err := r.Scan(&id, &how, &note, &c.Object, &c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags, &c.Arrived, &from, &origin, &c.Folder, &c.Key, &c.Read)
+		var sizes sql.NullString
+		err := r.Scan(&id, &how, &note, &c.Object, &c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags, &c.Arrived, &from, &origin, &c.Folder, &c.Key, &c.Read, &c.Since, &sizes)
 		if err != nil {
 			return err
 		}
@@ -48,11 +54,17 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 			return nil // no digest is like it
 		}
 		c.Exact, c.Foreign, c.Dated = how == "downloaded" && note == "", origin != "server", from == "internaldate"
-		c.Flags = interned.fields(flags)
+		c.Flags, c.Guessed = interned.fields(flags), from == "date"
+		for _, size := range strings.FieldsFunc(sizes.String, func(r rune) bool { return r == ',' }) {
+			if n, err := strconv.ParseInt(size, 10, 64); err == nil {
+				c.FormSizes = append(c.FormSizes, n)
+			}
+		}
 		fn(mailbox.ID(id), c)
 		return nil
 	}, `SELECT p.id, p.how, p.note, p.object, m.id, m.size, m.lines_size, m.sha256, m.header_sha256, m.rewritten, m.removed_at IS NOT NULL, m.flags, m.internal_date, m.date_from, m.origin, f.path, m.key,
-		EXISTS (SELECT 1 FROM mapping o JOIN mailbox b ON b.id = o.mailbox JOIN source s ON s.id = b.source WHERE o.message = m.id AND s.name LIKE 'imap:%')
+		EXISTS (SELECT 1 FROM mapping o JOIN mailbox b ON b.id = o.mailbox JOIN source s ON s.id = b.source WHERE o.message = m.id AND s.name LIKE 'imap:%'),
+		m.archived_at, (SELECT group_concat(x.size) FROM form x WHERE x.message = m.id)
 		FROM mapping p JOIN message m ON m.id = p.message JOIN folder f ON f.id = m.folder WHERE p.mailbox = ? AND p.gone_at IS NULL`, in.place(mb).id)
 }
 

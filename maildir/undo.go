@@ -34,7 +34,7 @@ type Doomed struct {
 // undoLine is a line of an undo list: a message that was going to be removed,
 // or what is known of it afterwards.
 type undoLine struct {
-	Kind    string     `json:"type"` // run, message, gone or kept
+	Kind    string     `json:"type"` // run, message, gone, there or kept
 	Version int        `json:"v,omitempty"`
 	Source  string     `json:"server,omitempty"`
 	Started string     `json:"started,omitempty"`
@@ -140,8 +140,9 @@ func (u *Undo) write(lines []undoLine) error {
 }
 
 // Note puts on the list what has become of messages: they are gone from the
-// server or, with why, still there.
-func (u *Undo) Note(m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string) error {
+// server or, with why, still there; unmarked says that those are not marked as
+// deleted any more.
+func (u *Undo) Note(m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string, unmarked bool) error {
 	if u.file == nil {
 		return nil
 	}
@@ -149,7 +150,10 @@ func (u *Undo) Note(m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]stri
 	for _, id := range ids {
 		l := undoLine{Kind: "gone", Wire: []byte(m.Wire), ID: id}
 		if text, kept := why[id]; kept {
-			l.Kind, l.Why = "kept", text
+			l.Kind, l.Why = "there", text
+			if unmarked {
+				l.Kind = "kept"
+			}
 		}
 		lines = append(lines, l)
 	}

@@ -111,7 +111,10 @@ func TestUndoListSurvivesAndIsRead(t *testing.T) {
 	if err := second.Add(inbox, doomed[:1]); err != nil || second.Name() != "2026-11-23T03:00:07-2" {
 		t.Errorf("%q, %v", second.Name(), err)
 	}
-	if err := second.Note(inbox, []mailbox.ID{msg(1).ID}, map[mailbox.ID]string{msg(1).ID: "it stays"}); err != nil {
+	if err := second.Note(inbox, []mailbox.ID{msg(1).ID}, map[mailbox.ID]string{msg(1).ID: "it stays"}, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Note(inbox, []mailbox.ID{msg(2).ID}, map[mailbox.ID]string{msg(2).ID: "and is marked"}, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := second.Close(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -26,6 +27,8 @@ type folder struct {
 	asked  map[mailbox.ID]bool   // that the server was, or may have been, asked to remove
 	doomed map[mailbox.ID]bool   // that are on the list
 	said   map[mailbox.ID]string // why the server keeps messages that it was asked to remove
+	ours   []mailbox.ID          // that an earlier run has marked and that are kept now
+	went   map[mailbox.ID]bool   // that have changed or gone meanwhile
 }
 
 // candidate is a message that may be removed.
@@ -34,7 +37,8 @@ type candidate struct {
 	copy    Copy
 	folder  *folder
 	arrived time.Time
-	ours    bool // it is marked as deleted, by an earlier run
+	ours    bool             // it is marked as deleted, by an earlier run
+	header  *fingerprint.Sum // of the header block as the server sends it alone; nil until that is known
 }
 
 // views are mailboxes that show the messages of others.
@@ -65,7 +69,7 @@ func (r *run) survey(ctx context.Context) error {
 		return retry.Permanent(&NoWayError{Move: ways.Move && r.find(`\Trash`) != nil})
 	}
 	for _, m := range r.boxes {
-		f := &folder{Folder: &Folder{Mailbox: m.Name, Role: m.Role, Kept: map[Kept]int{}}, box: m, asked: map[mailbox.ID]bool{}, doomed: map[mailbox.ID]bool{}, said: map[mailbox.ID]string{}}
+		f := &folder{Folder: &Folder{Mailbox: m.Name, Role: m.Role, Kept: map[Kept]int{}}, box: m, asked: map[mailbox.ID]bool{}, doomed: map[mailbox.ID]bool{}, said: map[mailbox.ID]string{}, went: map[mailbox.ID]bool{}}
 		r.folders = append(r.folders, f)
 		if f.Skipped = r.skips(m); f.Skipped == "" {
 			if err := r.list(ctx, f); err != nil {
@@ -197,6 +201,13 @@ func (r *run) measure(ctx context.Context, u mailbox.Usage) error {
 	if !r.Until.set() {
 		return nil
 	}
+	if r.trash != nil {
+		l, err := r.sizes(ctx, *r.trash)
+		if err != nil {
+			return err
+		}
+		p.Waiting = l
+	}
 	if p.Used < 0 {
 		if err := r.addUp(ctx); err != nil {
 			return err
@@ -218,23 +229,30 @@ func (r *run) addUp(ctx context.Context) error {
 	p := &r.plan
 	p.Used, p.By = 0, ByListing
 	for _, m := range r.stores(p.Labels) {
-		i := slices.IndexFunc(r.folders, func(f *folder) bool { return f.box.Wire == m.Wire })
-		listed := r.folders[i].listed
-		if r.folders[i].Skipped != "" {
-			err := r.do(ctx, func(s Session) error {
-				l, err := s.List(ctx, m, mailbox.State{}, true)
-				listed = l.Messages
-				return err
-			})
-			if err != nil {
-				return err
-			}
+		octets, err := r.sizes(ctx, m)
+		if err != nil {
+			return err
 		}
-		for _, msg := range listed {
-			p.Used += max(msg.Size, 0)
-		}
+		p.Used += octets
 	}
 	return nil
+}
+
+// sizes adds up what a mailbox lists.
+func (r *run) sizes(ctx context.Context, m mailbox.Mailbox) (octets int64, err error) {
+	i := slices.IndexFunc(r.folders, func(f *folder) bool { return f.box.Wire == m.Wire })
+	listed := r.folders[i].listed
+	if r.folders[i].Skipped != "" {
+		err = r.do(ctx, func(s Session) error {
+			l, err := s.List(ctx, m, mailbox.State{}, true)
+			listed = l.Messages
+			return err
+		})
+	}
+	for _, msg := range listed {
+		octets += max(msg.Size, 0)
+	}
+	return octets, err
 }
 
 // choose decides which messages are to go.
@@ -254,7 +272,7 @@ func (r *run) choose(ctx context.Context) error {
 		all = append(all, some...)
 	}
 	slices.SortStableFunc(all, func(a, b *candidate) int { return a.arrived.Compare(b.arrived) })
-	room := int64(0)
+	room := r.plan.Waiting // is free when the trash is emptied
 	for _, c := range all {
 		if r.plan.Goal > 0 && r.plan.Used-room <= r.plan.Goal {
 			c.folder.Kept[NotNeeded]++
@@ -298,6 +316,9 @@ func (r *run) candidates(f *folder) ([]*candidate, error) {
 		}
 		if why := r.keeps(c, uses[c.copy.Message] > 1); why != "" {
 			f.Kept[why]++
+			if c.ours {
+				f.ours = append(f.ours, m.ID)
+			}
 			continue
 		}
 		all = append(all, c)
@@ -320,8 +341,8 @@ func (r *run) keeps(c *candidate, twin bool) Kept {
 		return Marked
 	case c.copy.Rewritten:
 		return Rewritten
-	case c.short() && !c.copy.Exact: // as when it was archived
-		return Short
+	case c.missized() && !c.copy.Exact: // as when it was archived
+		return Missized
 	case twin:
 		return Twin
 	case c.arrived.Unix() <= 24*60*60: // 1970 stands for no date
@@ -332,7 +353,7 @@ func (r *run) keeps(c *candidate, twin bool) Kept {
 		return Flagged
 	case !has(flags, `\Seen`) && !r.Unread && (c.copy.Read || r.protocol == mailbox.IMAP):
 		return Unread
-	case !c.arrived.Before(r.KeepSince):
+	case !c.arrived.Before(r.KeepSince), c.copy.Guessed && r.protocol == mailbox.POP3 && !time.Unix(c.copy.Since, 0).Before(r.KeepSince):
 		return Recent
 	case !r.OlderThan.IsZero() && !c.arrived.Before(r.OlderThan):
 		return TooYoung
@@ -342,17 +363,11 @@ func (r *run) keeps(c *candidate, twin bool) Kept {
 	return ""
 }
 
-// short reports whether the server says that it has more of a message than it
-// has sent, to whatever purpose.
-func (c *candidate) short() bool {
-	most := c.copy.Size
-	if c.copy.Foreign { // which may be without carriage returns
-		most = max(most, c.copy.Lines+2)
-	}
-	if c.msg.InternalDate.IsZero() { // POP3: a last line without an end counts as if it had one
-		most += 2
-	}
-	return c.msg.Size > most
+// missized reports whether the server announces a size that no form of the
+// message has. It may have more, or another one, than it sends.
+func (c *candidate) missized() bool {
+	return !c.copy.HasSize(c.msg.Size) && !slices.Contains(c.copy.FormSizes, c.msg.Size) &&
+		!(c.msg.InternalDate.IsZero() && c.msg.Size == c.copy.Size+2) // POP3: a last line without an end counts as if it had one
 }
 
 func has(flags []string, flag string) bool {

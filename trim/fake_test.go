@@ -40,8 +40,9 @@ type server struct {
 
 	onHold   func(n int) // before a mailbox is opened for the nth time
 	removing func(ids []mailbox.ID) (handled bool, r mailbox.Removal, err error)
-	serve    func(id mailbox.ID, body string) string // what is sent in place of a body
-	refuse   func(m mailbox.Mailbox) error           // a mailbox
+	serve    func(id mailbox.ID, body string) string  // what is sent in place of a body
+	headers  func(id mailbox.ID, block string) string // what is sent in place of a header block
+	refuse   func(m mailbox.Mailbox) error            // a mailbox
 	size     func(l *letter) int64
 }
 
@@ -139,8 +140,11 @@ func (s *session) List(_ context.Context, m mailbox.Mailbox, _ mailbox.State, _ 
 
 func (s *session) Headers(_ context.Context, m mailbox.Mailbox, msgs []mailbox.Message, fn func(mailbox.Message, []byte) error) error {
 	return s.each(m, msgs, func(msg mailbox.Message, body string) error {
-		i := strings.Index(body, "\r\n\r\n")
-		return fn(msg, []byte(body[:i+4]))
+		block := body[:strings.Index(body, "\r\n\r\n")+4]
+		if s.headers != nil {
+			block = s.headers(msg.ID, block)
+		}
+		return fn(msg, []byte(block))
 	})
 }
 
@@ -216,6 +220,18 @@ func (s *session) Remove(_ context.Context, m mailbox.Mailbox, ids []mailbox.ID,
 		s.lost = true
 	}
 	return mailbox.Removal{Done: ids, Over: s.protocol == mailbox.POP3}, nil
+}
+
+func (s *session) Unmark(_ context.Context, m mailbox.Mailbox, ids []mailbox.ID) error {
+	if s.lost || s.held != m {
+		return errLost
+	}
+	for _, l := range s.mail[m.Wire] {
+		if slices.Contains(ids, s.id(l.uid)) {
+			l.flags = slices.DeleteFunc(slices.Clone(l.flags), func(f string) bool { return f == `\Deleted` })
+		}
+	}
+	return nil
 }
 
 // archive is an archive in memory.
@@ -303,7 +319,7 @@ func (a *archive) Doom(_ mailbox.Mailbox, doomed []trim.Doomed) error {
 	return nil
 }
 
-func (a *archive) Became(_ context.Context, _ mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string) error {
+func (a *archive) Became(_ context.Context, _ mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string, unmarked bool) error {
 	if a.note != nil {
 		return a.note()
 	}

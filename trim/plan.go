@@ -29,9 +29,10 @@ type Plan struct {
 	Quota    int64 // 0 if there is none
 	Goal     int64 // octets that may be used; 0 if that does not matter
 	Trash    mailbox.Name
-	ToTrash  bool // the messages are moved to Trash
-	Labels   bool // the server has labels: removing from a mailbox alone would free nothing
-	Compared int  // messages that were downloaded again and compared
+	ToTrash  bool  // the messages are moved to Trash
+	Waiting  int64 // octets that are in Trash already
+	Labels   bool  // the server has labels: removing from a mailbox alone would free nothing
+	Compared int   // messages that were downloaded again and compared
 
 	Folders []*Folder
 }
@@ -48,7 +49,7 @@ const (
 	RemovedHere Kept = "removed_locally"
 	Marked      Kept = "marked_deleted" // by another program
 	Rewritten   Kept = "rewritten"      // another program keeps it in another form
-	Short       Kept = "short"          // the server says that it is larger than what it sent
+	Missized    Kept = "missized"       // the server has announced another size than that of what it sent
 	Twin        Kept = "twin"           // one archived copy stands for it and for another
 	Undated     Kept = "no_date"
 	Draft       Kept = "draft"
@@ -61,7 +62,7 @@ const (
 )
 
 // Reasons are all of them.
-var Reasons = []Kept{NotArchived, RemovedHere, Marked, Rewritten, Short, Twin, Undated, Draft, Flagged, Unread, Recent, TooYoung, TooSmall, NotNeeded}
+var Reasons = []Kept{NotArchived, RemovedHere, Marked, Rewritten, Missized, Twin, Undated, Draft, Flagged, Unread, Recent, TooYoung, TooSmall, NotNeeded}
 
 // Folder is what is going to be removed from a mailbox and, afterwards, what was.
 type Folder struct {

@@ -94,6 +94,11 @@ func (r *run) removeSlice(ctx context.Context, f *folder, slice []*candidate) (d
 		f.leave(doubts)
 		return false, errStop
 	}
+	if r.protocol == mailbox.IMAP { // what was flagged in the meantime stays
+		if slice, err = r.hold(ctx, s, f, slice); err != nil || len(slice) == 0 {
+			return false, err
+		}
+	}
 	if err := r.doom(f, slice); err != nil {
 		return false, &ArchiveError{err}
 	}
@@ -122,16 +127,17 @@ func (r *run) hold(ctx context.Context, s Session, f *folder, slice []*candidate
 		switch {
 		case !there:
 			if !f.asked[c.msg.ID] {
-				f.Meanwhile++
+				f.went[c.msg.ID] = true
 			}
 		case m.Size != c.msg.Size || !m.InternalDate.Equal(c.msg.InternalDate):
 			doubts = append(doubts, Remark{ID: m.ID, Size: c.copy.Size, Text: fmt.Sprintf("it was another message when it was listed (%d octets then, %d now)", c.msg.Size, m.Size)})
 		case r.keeps(&candidate{msg: m, copy: c.copy, folder: f, arrived: c.arrived, ours: c.ours || f.asked[m.ID]}, false) != "":
-			f.Meanwhile++ // somebody has flagged it, say
+			f.went[c.msg.ID] = true // somebody has flagged it, say
 		default:
 			still = append(still, c)
 		}
 	}
+	f.Meanwhile = len(f.went)
 	if len(doubts) > 0 {
 		f.leave(doubts)
 		return nil, errStop
@@ -179,9 +185,7 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 	if err != nil {
 		return false, err
 	}
-	if err := r.archive.Became(ctx, f.box, ids, removal.Left); err != nil {
-		return true, archiveFailed(ctx, err)
-	}
+	noted := r.archive.Became(context.WithoutCancel(ctx), f.box, ids, removal.Left, removal.Unmarked)
 	gone := map[mailbox.ID]bool{}
 	for _, id := range removal.Done {
 		gone[id] = true
@@ -194,6 +198,8 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 	}
 	maps.Copy(f.said, removal.Left)
 	switch {
+	case noted != nil:
+		return true, archiveFailed(ctx, noted)
 	case removal.More:
 		f.Why = "the mailbox has lost more messages than it was told to"
 		return true, errStop
@@ -265,7 +271,47 @@ func (r *run) compare(ctx context.Context, f *folder, l mailbox.Listing) error {
 			}
 		}
 	}
-	if err := r.archive.Became(ctx, f.box, asked, left); err != nil {
+	if err := r.archive.Became(ctx, f.box, asked, left, false); err != nil {
+		return archiveFailed(ctx, err)
+	}
+	for id := range left {
+		f.ours = append(f.ours, id)
+	}
+	return r.unmarkIn(ctx, f)
+}
+
+// unmark takes the marks of earlier runs from what is to stay.
+func (r *run) unmark(ctx context.Context) error {
+	for _, f := range r.folders {
+		if err := r.unmarkIn(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) unmarkIn(ctx context.Context, f *folder) error {
+	ids := f.ours
+	if f.ours = nil; len(ids) == 0 || r.trash != nil || r.protocol == mailbox.POP3 {
+		return nil
+	}
+	err := r.do(ctx, func(s Session) error {
+		if _, err := s.Hold(ctx, f.box, ids); err != nil {
+			return err
+		}
+		return s.Unmark(ctx, f.box, ids)
+	})
+	if r.refused(err) || errors.Is(err, mailbox.ErrRebuilt) { // the next run tries again
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	why := map[mailbox.ID]string{}
+	for _, id := range ids {
+		why[id] = "it stays"
+	}
+	if err := r.archive.Became(ctx, f.box, ids, why, true); err != nil {
 		return archiveFailed(ctx, err)
 	}
 	return nil

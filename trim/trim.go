@@ -47,6 +47,9 @@ type Session interface {
 	// refusal it is not known what has been done.
 	Remove(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, trash string) (mailbox.Removal, error)
 
+	// Unmark takes the mark of what is deleted from messages that were held.
+	Unmark(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID) error
+
 	Close(finished bool) error
 }
 
@@ -75,8 +78,9 @@ type Archive interface {
 	Doom(m mailbox.Mailbox, doomed []Doomed) error
 
 	// Became notes on the list what has become of messages, and in the index
-	// which are gone. What has a reason is still there.
-	Became(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string) error
+	// which are gone. What has a reason is still there; unmarked says that it is
+	// not marked as deleted any more.
+	Became(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string, unmarked bool) error
 }
 
 // Copy is the archived copy of a message.
@@ -89,6 +93,10 @@ type Copy struct {
 	Object  string // the server's name for the content; "" for none
 	Dated   bool   // Arrived is the server's INTERNALDATE
 	Read    bool   // an IMAP server has told its flags
+	Guessed bool   // Arrived is what the sender says
+	Since   int64  // when the archive got it, Unix seconds
+
+	FormSizes []int64 // octets of other forms that a server may have
 }
 
 // Doubt is why a file does not prove that the archive has a message.
@@ -230,8 +238,8 @@ func (r *run) trim(ctx context.Context) error {
 		}
 		return nil
 	}
-	if r.plan.Delete == 0 {
-		return nil
+	if err := r.unmark(ctx); err != nil || r.plan.Delete == 0 {
+		return err
 	}
 	if r.protocol == mailbox.POP3 { // others cannot get at the mailbox while a session has it
 		r.hangUp(true)
@@ -346,7 +354,7 @@ func (r *run) short() error {
 		}
 		return nil
 	}
-	if p.After() > p.Goal {
+	if p.After()-p.Waiting > p.Goal {
 		return &ShortError{Old: p.Octets, Wanted: p.Used - p.Goal}
 	}
 	return nil

@@ -392,8 +392,8 @@ func TestWhatIsNotExactIsCompared(t *testing.T) {
 	a := of(s)
 	a.change("INBOX", s.id(1), func(c *trim.Copy) { c.Exact = false })
 	s.size = func(l *letter) int64 {
-		if l.uid == 2 {
-			return 5
+		if l.uid == 2 { // without the end of its last line
+			return int64(len(l.body)) - 2
 		}
 		return int64(len(l.body))
 	}
@@ -466,5 +466,104 @@ func TestFailingNoteEndsTheRun(t *testing.T) {
 	_, err := trimOld(t, s, a)
 	if !errors.As(err, new(*trim.ArchiveError)) || len(s.log) != 1 {
 		t.Errorf("told %q, %v", s.log, err)
+	}
+}
+
+// By its own word the server has another message than it sends, in the same way
+// each time.
+func TestServerThatContradictsItselfIsNotBelieved(t *testing.T) {
+	for _, p := range []mailbox.Protocol{mailbox.IMAP, mailbox.POP3} {
+		s := newServer(3)
+		s.protocol = p
+		a := of(s)
+		s.headers = func(id mailbox.ID, block string) string { // the true one, of which the archive knows nothing
+			if id == s.id(2) {
+				return "Subject: true\r\n\r\n"
+			}
+			return block
+		}
+		if r, err := trimOld(t, s, a, func(o *trim.Options) { o.Unread = true }); !errors.Is(err, trim.ErrUnsafe) || r.Removed != 0 {
+			t.Errorf("%s, header: %+v, %v", p, r.Folders[0], err)
+		}
+		s.headers = nil
+		s.size = func(l *letter) int64 {
+			if l.uid == 2 {
+				return 60
+			}
+			return int64(len(l.body))
+		}
+		if r, err := trimOld(t, s, a, func(o *trim.Options) { o.Unread = true }); !errors.Is(err, trim.ErrUnsafe) || r.Removed != 0 {
+			t.Errorf("%s, size: %+v, %v", p, r.Folders[0], err)
+		}
+		a.change("INBOX", s.id(2), func(c *trim.Copy) { c.Exact = false }) // it was so when it was archived
+		if r, err := trimOld(t, s, a, func(o *trim.Options) { o.Unread = true }); err != nil || r.Removed != 2 || r.Folders[0].Kept[trim.Missized] != 1 {
+			t.Errorf("%s, size from the start: %+v, %v", p, r.Folders[0], err)
+		}
+	}
+}
+
+// What cannot be removed in the end is not left marked as deleted.
+func TestMarksAreTakenBack(t *testing.T) {
+	s := newServer(5)
+	n := 0
+	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
+		if n++; n > 1 {
+			return false, mailbox.Removal{}, nil
+		}
+		for _, l := range s.mail["INBOX"] {
+			l.flags = []string{`\Seen`, `\Deleted`}
+		}
+		s.mail["INBOX"][2].flags = []string{`\Seen`, `\Deleted`, `\Flagged`} // by its owner
+		return true, mailbox.Removal{}, errLost
+	}
+	r, err := trimOld(t, s, of(s))
+	if !errors.Is(err, trim.ErrNotRemoved) || r.Removed != 4 || !slices.Equal(s.uids("INBOX"), []int{3}) || !slices.Equal(s.mail["INBOX"][0].flags, []string{`\Seen`, `\Flagged`}) {
+		t.Errorf("%+v, flags %v, %v", r.Folders[0], s.mail["INBOX"][0].flags, err)
+	}
+
+	// The same by a run before, that was killed.
+	s = newServer(2)
+	s.mail["INBOX"][1].flags = []string{`\Seen`, `\Deleted`, `\Flagged`}
+	a := of(s)
+	a.begun = map[mailbox.ID]bool{s.id(2): true}
+	if _, err := trimOld(t, s, a); err != nil || !slices.Equal(s.mail["INBOX"][0].flags, []string{`\Seen`, `\Flagged`}) {
+		t.Errorf("flags %v, %v", s.mail["INBOX"][0].flags, err)
+	}
+}
+
+// Somebody flags a message while the headers are compared.
+func TestWhatIsFlaggedInTheLastMomentIsKept(t *testing.T) {
+	s := newServer(3)
+	s.headers = func(id mailbox.ID, block string) string {
+		s.mail["INBOX"][1].flags = []string{`\Seen`, `\Flagged`}
+		return block
+	}
+	if r, err := trimOld(t, s, of(s)); err != nil || r.Removed != 2 || r.Folders[0].Meanwhile != 1 || !slices.Equal(s.uids("INBOX"), []int{2}) {
+		t.Errorf("%+v, %v", r.Folders[0], err)
+	}
+}
+
+// What waits in the trash is going to be free: a second run moves no more.
+func TestUntilCountsWhatIsInTheTrash(t *testing.T) {
+	s := newServer(10)
+	s.quota = 10 * int64(len(s.mail["INBOX"][0].body))
+	s.boxes = append(s.boxes, mailbox.Mailbox{Name: mailbox.NewName("Bin"), Wire: "Bin", Role: `\Trash`})
+	for day := range 3 {
+		r, err := trimOld(t, s, of(s), func(o *trim.Options) { o.Trash, o.OlderThan, o.Until.Percent = true, time.Time{}, 75 })
+		if err != nil || len(s.mail["INBOX"]) != 7 {
+			t.Errorf("day %d: %d are left, %+v, %v", day, len(s.mail["INBOX"]), r.Plan, err)
+		}
+	}
+}
+
+// What its sender alone has dated may have come today.
+func TestDatesOfSendersDoNotMakeMailOld(t *testing.T) {
+	s := newServer(2)
+	s.protocol = mailbox.POP3
+	a := of(s)
+	a.change("INBOX", s.id(1), func(c *trim.Copy) { c.Guessed, c.Since = true, now.Unix() })
+	a.change("INBOX", s.id(2), func(c *trim.Copy) { c.Guessed, c.Since = true, now.AddDate(0, 0, -31).Unix() })
+	if r, err := trimOld(t, s, a); err != nil || !slices.Equal(s.uids("INBOX"), []int{1}) {
+		t.Errorf("%+v, %v", r.Folders[0], err)
 	}
 }

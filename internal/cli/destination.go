@@ -81,8 +81,11 @@ func (s *server) login(ctx context.Context) (sasl.Login, error) {
 // --trim-run, what that run removed.
 func outgoingOf(ctx context.Context, c *cli.Context, ar *maildir.Archive, outlet *maildir.Outlet) (migrate.Archive, error) {
 	run := c.String("trim-run")
-	if run == "" {
+	if !c.IsSet("trim-run") {
 		return outgoing{outlet}, nil
+	}
+	if run == "" {
+		return nil, configFailed("--trim-run names no run", "each is a file in .mailstow/trim of the account's directory")
 	}
 	messages, err := ar.Trimmed(ctx, run)
 	var unknown *maildir.UnknownRunError

@@ -193,11 +193,18 @@ func (t *trimming) status() int {
 
 // word is the outcome in one word.
 func (t *trimming) word() string {
-	if t.status() == exitOK {
-		return "ok"
-	}
-	o := outcome{problem: t.problems[0]}
+	o := outcome{problem: t.worst()}
 	return o.word()
+}
+
+// worst is the problem that decides the exit status, nil if there is none.
+func (t *trimming) worst() *problem {
+	for _, pr := range t.problems {
+		if pr.status == t.status() {
+			return pr
+		}
+	}
+	return nil
 }
 
 // trimOne backs an account up and makes room on its server.
@@ -306,14 +313,14 @@ func (r *removals) Doom(m mailbox.Mailbox, doomed []trim.Doomed) error {
 	return r.undo.Add(m, all)
 }
 
-func (r *removals) Became(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string) error {
+func (r *removals) Became(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string, unmarked bool) error {
 	var gone []mailbox.ID
 	for _, id := range ids {
 		if _, left := why[id]; !left {
 			gone = append(gone, id)
 		}
 	}
-	return errors.Join(r.undo.Note(m, ids, why), r.Intake.Removed(ctx, m, gone))
+	return errors.Join(r.undo.Note(m, ids, why, unmarked), r.Intake.Removed(ctx, m, gone))
 }
 
 // confirm shows the plan and asks; then it runs what has to succeed before

@@ -17,7 +17,7 @@ var keptWords = map[trim.Kept]string{
 	trim.RemovedHere: "removed from the archive by you",
 	trim.Marked:      "marked as deleted by another program",
 	trim.Rewritten:   "archived in another form by another program",
-	trim.Short:       "larger by the server's word than what it sends",
+	trim.Missized:    "of another size, by the server's word, than what it sends",
 	trim.Twin:        "with one archived copy for two",
 	trim.Undated:     "without a date",
 	trim.Draft:       "drafts",
@@ -138,7 +138,7 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 	fmt.Fprintf(w, "  %-9s %s, %s%s\n", word, messages(p.Delete), octets(p.Octets), span)
 	switch {
 	case p.ToTrash:
-		fmt.Fprintf(w, "  %-9s no less until %s is emptied\n", "after", show(p.Trash.String()))
+		fmt.Fprintf(w, "  %-9s no less until %s is emptied; %s wait there\n", "after", show(p.Trash.String()), octets(p.Waiting))
 	case p.Used >= 0:
 		fmt.Fprintf(w, "  %-9s %s, %s\n", "after", of(p.After(), p.Quota), messages(p.Messages-p.Delete))
 	}
@@ -175,9 +175,9 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 	if p.Delete == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n  All %s are in %s and were read back just now.\n", count(p.Delete), show(t.dir))
+	fmt.Fprintf(w, "\n  Archived in %s, and read back just now: %s.\n", show(t.dir), messages(p.Delete))
 	if p.Compared > 0 {
-		fmt.Fprintf(w, "  %s of them were downloaded again and compared.\n", count(p.Compared))
+		fmt.Fprintf(w, "  Downloaded again and compared: %s.\n", messages(p.Compared))
 	}
 	if !p.ToTrash {
 		fmt.Fprint(w, "  After this the archive is their ONLY copy. Is it backed up?")
@@ -338,8 +338,8 @@ func (j *jsonLines) trimEnd(t *trimming) {
 	if t.undo != "" {
 		o["undo_list"], o["trim_run"] = t.undo, t.run
 	}
-	if len(t.problems) > 0 {
-		o["reason"] = t.problems[0].code
+	if pr := t.worst(); pr != nil {
+		o["reason"] = pr.code
 	}
 	others, archived := 0, 0
 	for _, f := range r.Folders {

@@ -105,7 +105,7 @@ func (c *Conn) eachOf(ctx context.Context, msgs []mailbox.Message, items *imap.F
 	}
 	for set := range uidSets(msgs, c.most(maxPerCommand)) {
 		err := c.each(ctx, set, items, func(b *imapclient.FetchMessageBuffer) {
-			if due[b.UID] { // others may have news of their flags in between
+			if due[b.UID] && (!items.RFC822Size || !b.InternalDate.IsZero()) { // in between there may be news of flags alone
 				delete(due, b.UID)
 				f(b)
 			}
@@ -172,10 +172,27 @@ func (c *Conn) Remove(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, 
 	if trash == "" && len(left) > 0 {
 		err = c.mark(ctx, left, imap.StoreFlagsDel)
 	}
-	if retry.IsRefused(err) { // it has not marked them, or keeps what it was told
+	r.Unmarked = err == nil
+	if retry.IsRefused(err) {
 		err = nil
 	}
 	return r, err
+}
+
+// Unmark takes \Deleted from messages of the mailbox that [Conn.Hold] has selected.
+func (c *Conn) Unmark(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID) error {
+	if c.selected == nil || c.selected.wire != m.Wire || c.selected.readOnly {
+		return errors.New("the mailbox is not selected")
+	}
+	data, err := c.selected.wait(ctx)
+	if err != nil {
+		return err
+	}
+	msgs, err := inMailbox(ids, data.UIDValidity)
+	if err != nil {
+		return err
+	}
+	return c.mark(ctx, msgs, imap.StoreFlagsDel)
 }
 
 func (c *Conn) move(ctx context.Context, msgs []mailbox.Message, trash string) error {

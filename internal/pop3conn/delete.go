@@ -79,9 +79,12 @@ func (c *Conn) Remove(ctx context.Context, _ mailbox.Mailbox, ids []mailbox.ID, 
 		err = fmt.Errorf("the server did not confirm the end of the session: %w", err)
 		return r, lost{err}
 	}
-	r.Done = accepted
+	r.Done, r.Unmarked = accepted, true
 	return r, nil
 }
+
+// Unmark does nothing: a session that has not ended in QUIT has deleted nothing.
+func (c *Conn) Unmark(context.Context, mailbox.Mailbox, []mailbox.ID) error { return nil }
 
 // lost is an error after which nothing is known of what was done, also if the
 // server has said no.
