@@ -184,7 +184,7 @@ type Removal struct {
 	// it was to be removed.
 	Unmarked bool
 
-	Over bool          // the session has ended, as it has to for messages to be removed
+	Over bool // the session has ended, as it has to for messages to be removed
 
 	// Wait is how long the server wants to be left alone before the next login.
 	Wait time.Duration

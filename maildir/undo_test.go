@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,10 +34,10 @@ func TestReadBackFindsWhatIsNotRight(t *testing.T) {
 		}
 		numbers = append(numbers, c.Message)
 	}
-	read := 0
-	doubts, err := in.ReadBack(t.Context(), numbers, func(int64) { read++ })
-	if err != nil || len(doubts) > 0 || read != 4 {
-		t.Errorf("%d read, doubts %v, %v", read, doubts, err)
+	var read atomic.Int64
+	doubts, err := in.ReadBack(t.Context(), numbers, func(int64) { read.Add(1) })
+	if err != nil || len(doubts) > 0 || read.Load() != 4 {
+		t.Errorf("%d read, doubts %v, %v", read.Load(), doubts, err)
 	}
 	file := func(id mailbox.ID) string {
 		found, err := filepath.Glob(filepath.Join(dir, all[id].Folder, "cur", all[id].Key+"*"))
