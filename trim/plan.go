@@ -40,6 +40,17 @@ type Plan struct {
 // After is how much will be used, by a server that counts as it lists.
 func (p *Plan) After() int64 { return max(p.Used-p.Octets, 0) }
 
+// Kept counts the messages that stay, by their reasons.
+func (p *Plan) Kept() map[Kept]int {
+	kept := map[Kept]int{}
+	for _, f := range p.Folders {
+		for why, n := range f.Kept {
+			kept[why] += n
+		}
+	}
+	return kept
+}
+
 // Kept is why a message stays on the server.
 type Kept string
 

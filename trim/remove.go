@@ -37,21 +37,7 @@ func (r *run) remove(ctx context.Context, f *folder) error {
 		if f.marked > 0 && len(f.asked) == 0 { // if the server expunges what others have marked, it is seen with one message
 			n = 1
 		}
-		var err error
-		for try := 1; ; try++ {
-			if err = r.dial(ctx); err == nil {
-				var done bool
-				if done, err = r.removeSlice(ctx, f, rest[:n]); done {
-					try = 0
-				}
-			}
-			if err == nil || errors.Is(err, errStop) || r.refused(err) || final(ctx, err) || try >= maxTries {
-				break
-			}
-			if err := r.rest(ctx, err, try); err != nil {
-				return err
-			}
-		}
+		err := r.do(ctx, func(s Session) error { return r.removeSlice(ctx, s, f, rest[:n]) })
 		switch {
 		case err == nil:
 		case errors.Is(err, errStop):
@@ -71,12 +57,10 @@ func (r *run) remove(ctx context.Context, f *folder) error {
 }
 
 // removeSlice proves once more that some messages can go, and removes them.
-// done says that the server has removed some.
-func (r *run) removeSlice(ctx context.Context, f *folder, slice []*candidate) (done bool, err error) {
-	s := r.conn
-	slice, err = r.hold(ctx, s, f, slice)
+func (r *run) removeSlice(ctx context.Context, s Session, f *folder, slice []*candidate) error {
+	slice, err := r.hold(ctx, s, f, slice)
 	if err != nil || len(slice) == 0 {
-		return false, err
+		return err
 	}
 	doubts, err := r.readBack(ctx, slice)
 	if err == nil && len(doubts) == 0 {
@@ -87,20 +71,20 @@ func (r *run) removeSlice(ctx context.Context, f *folder, slice []*candidate) (d
 	}
 	switch {
 	case err != nil:
-		return false, err
+		return err
 	case r.conn != s: // what was held was another session's
-		return false, errors.New("the connection was lost")
+		return errors.New("the connection was lost")
 	case len(doubts) > 0:
 		f.leave(doubts)
-		return false, errStop
+		return errStop
 	}
 	if r.protocol == mailbox.IMAP { // what was flagged in the meantime stays
 		if slice, err = r.hold(ctx, s, f, slice); err != nil || len(slice) == 0 {
-			return false, err
+			return err
 		}
 	}
 	if err := r.doom(f, slice); err != nil {
-		return false, &ArchiveError{err}
+		return &ArchiveError{err}
 	}
 	return r.order(ctx, s, f, slice)
 }
@@ -167,7 +151,7 @@ func (r *run) doom(f *folder, slice []*candidate) error {
 
 // order has the server remove messages, and notes what it says. It stops at a
 // server that does anything else.
-func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidate) (done bool, err error) {
+func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidate) error {
 	var ids []mailbox.ID
 	for _, c := range slice {
 		ids = append(ids, c.msg.ID)
@@ -183,7 +167,7 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 		r.wait = removal.Wait
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	noted := r.archive.Became(context.WithoutCancel(ctx), f.box, ids, removal.Left, removal.Unmarked)
 	gone := map[mailbox.ID]bool{}
@@ -199,15 +183,14 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 	maps.Copy(f.said, removal.Left)
 	switch {
 	case noted != nil:
-		return true, archiveFailed(ctx, noted)
+		return archiveFailed(ctx, noted)
 	case removal.More:
 		f.Why = "the mailbox has lost more messages than it was told to"
-		return true, errStop
+		return errStop
 	case len(removal.Left) > 0:
-		f.chosen = nil
-		return true, errStop
+		return errStop
 	}
-	return true, nil
+	return nil
 }
 
 // removed is the news that a message is gone, or would be.

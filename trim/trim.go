@@ -103,7 +103,6 @@ type Copy struct {
 type Doubt struct {
 	File string // below the account's directory
 	Text string
-	Err  error // of the disk; nil if it is the content
 }
 
 // Doomed is a message that is about to be removed.
@@ -289,12 +288,12 @@ func (r *run) rest(ctx context.Context, err error, try int) error {
 		return retry.Sleep(ctx, max(wait, r.Pause<<(try+1)))
 	}
 	r.sink.Report(report.Reconnecting{Err: err, Try: try + 1})
-	return retry.Pause(ctx, r.Pause, max(try, 1))
+	return retry.Pause(ctx, r.Pause, try)
 }
 
 // final reports whether it is of no use to try again after an error.
 func final(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || retry.IsPermanent(err) || errors.Is(err, mailbox.ErrRebuilt) || errors.As(err, new(*ArchiveError))
+	return ctx.Err() != nil || retry.IsPermanent(err) || errors.Is(err, mailbox.ErrRebuilt) || errors.Is(err, errStop) || errors.As(err, new(*ArchiveError))
 }
 
 // dial makes a connection if there is none.
