@@ -616,19 +616,18 @@ func (b *Batch) link(ctx context.Context) error {
 // archived tells which of the staged messages' octets the archive has already.
 func (b *Batch) archived(ctx context.Context, staged []*entry) (map[fingerprint.Sum]bool, error) {
 	found := map[fingerprint.Sum]bool{}
-	sums := make([]any, len(staged))
+	sums := make([][]byte, len(staged))
 	for i, e := range staged {
 		sums[i] = e.print.SHA256[:]
 	}
-	query := "SELECT sha256 FROM message WHERE sha256 IN (?" + strings.Repeat(",?", len(sums)-1) + ")"
-	return found, rows(ctx, b.in.a.db, func(r *sql.Rows) error {
+	return found, rowsIn(ctx, b.in.a.db, sums, func(r *sql.Rows) error {
 		var sum []byte
 		if err := r.Scan(&sum); err != nil || len(sum) != len(fingerprint.Sum{}) {
 			return err
 		}
 		found[fingerprint.Sum(sum)] = true
 		return nil
-	}, query, sums...)
+	}, "SELECT sha256 FROM message WHERE sha256 IN (%s)")
 }
 
 // fileWith returns the path of an archived file with this digest and date
@@ -656,6 +655,18 @@ func (a *Archive) fileWith(ctx context.Context, sum fingerprint.Sum, date int64)
 		return "", nil
 	}
 	return file.Name(), nil
+}
+
+// fileOf opens the file of a message, nil if it is not there or is no regular
+// file, and returns its digest in the index.
+func (a *Archive) fileOf(ctx context.Context, message int64) (file *os.File, sum []byte, err error) {
+	var key, folderPath string
+	err = a.db.QueryRowContext(ctx, "SELECT m.key, f.path, m.sha256 FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", message).Scan(&key, &folderPath, &sum)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err = a.openMessage(&folder{path: folderPath}, key)
+	return file, sum, err
 }
 
 // openMessage opens the file of a message, nil if it is not there or is no

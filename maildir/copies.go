@@ -4,15 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -72,7 +69,7 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 // by the archive's numbers of these.
 func (in *Intake) Forms(ctx context.Context, messages []int64) (map[int64][]fingerprint.Sum, error) {
 	forms := map[int64][]fingerprint.Sum{}
-	err := in.a.eachOf(ctx, messages, func(r *sql.Rows) error {
+	err := rowsIn(ctx, in.a.db, messages, func(r *sql.Rows) error {
 		var message int64
 		var sum []byte
 		if err := r.Scan(&message, &sum); err != nil || len(sum) != len(fingerprint.Sum{}) {
@@ -84,25 +81,10 @@ func (in *Intake) Forms(ctx context.Context, messages []int64) (map[int64][]fing
 	return forms, err
 }
 
-// eachOf asks a query, in which %s stands for numbers, about messages.
-func (a *Archive) eachOf(ctx context.Context, messages []int64, scan func(*sql.Rows) error, query string) error {
-	for few := range slices.Chunk(messages, maxVariables) {
-		var args []any
-		for _, n := range few {
-			args = append(args, n)
-		}
-		if err := rows(ctx, a.db, scan, fmt.Sprintf(query, "?"+strings.Repeat(",?", len(few)-1)), args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Doubt is why a message's file does not prove that the archive has it.
 type Doubt struct {
 	File string // below the account's directory
 	Text string
-	Err  error // of the disk; nil if it is the content
 }
 
 // ReadBack opens the files of messages by their paths, reads each from the disk
@@ -112,7 +94,7 @@ type Doubt struct {
 // each message; calls may overlap.
 func (in *Intake) ReadBack(ctx context.Context, messages []int64, progress func(octets int64)) (map[int64]Doubt, error) {
 	byFolder := map[string][]stored{}
-	err := in.a.eachOf(ctx, messages, func(r *sql.Rows) error {
+	err := rowsIn(ctx, in.a.db, messages, func(r *sql.Rows) error {
 		var s stored
 		var folderPath string
 		err := r.Scan(&s.id, &s.key, &s.size, &s.sum, &folderPath)
@@ -161,7 +143,7 @@ func (a *Archive) readBack(ctx context.Context, folderPath string, all []stored,
 		return context.Cause(ctx)
 	}
 	for i, s := range all {
-		d := Doubt{File: path.Join(folderPath, "cur", s.key), Text: "its file is not there", Err: nil}
+		d := Doubt{File: path.Join(folderPath, "cur", s.key), Text: "its file is not there"}
 		if name := names[s.key]; name != "" {
 			d.File = path.Join(folderPath, name)
 		}
@@ -173,7 +155,7 @@ func (a *Archive) readBack(ctx context.Context, folderPath string, all []stored,
 		case errors.As(err, &changed):
 			d.Text = changed.Error()
 		case !errors.Is(err, fs.ErrNotExist):
-			d.Text, d.Err = "it cannot be read: "+err.Error(), err
+			d.Text = "it cannot be read: " + err.Error()
 		}
 		doubts[s.id] = d
 	}
@@ -197,12 +179,7 @@ func (a *Archive) syncDir(dir string) error {
 
 // Content opens the file of a message. The caller closes it.
 func (in *Intake) Content(ctx context.Context, message int64) (io.ReadCloser, error) {
-	var key, folderPath string
-	err := in.a.db.QueryRowContext(ctx, "SELECT m.key, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", message).Scan(&key, &folderPath)
-	if err != nil {
-		return nil, err
-	}
-	file, err := in.a.openMessage(&folder{path: folderPath}, key)
+	file, _, err := in.a.fileOf(ctx, message)
 	if err != nil {
 		return nil, err
 	}
@@ -219,11 +196,4 @@ func (in *Intake) Removed(ctx context.Context, mb mailbox.Mailbox, ids []mailbox
 		return err
 	}
 	return b.Commit(ctx)
-}
-
-// Subject returns what a person knows a message by.
-func (in *Intake) Subject(ctx context.Context, message int64) (subject string, arrived time.Time, err error) {
-	var at sql.NullInt64
-	err = in.a.db.QueryRowContext(ctx, "SELECT subject, internal_date FROM message WHERE id = ?", message).Scan(&subject, &at)
-	return subject, fromUnix(at), err
 }

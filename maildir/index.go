@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -257,6 +259,24 @@ func rows(ctx context.Context, db interface {
 		}
 	}
 	return r.Err()
+}
+
+// maxVariables bounds the values of one query.
+const maxVariables = 500
+
+// rowsIn calls scan for each row of a query about values, which stand in it as
+// %s; args are those before them. Many values are asked about in several queries.
+func rowsIn[T any](ctx context.Context, db *sql.DB, values []T, scan func(*sql.Rows) error, query string, args ...any) error {
+	for few := range slices.Chunk(values, maxVariables) {
+		all := slices.Clone(args)
+		for _, v := range few {
+			all = append(all, v)
+		}
+		if err := rows(ctx, db, scan, fmt.Sprintf(query, "?"+strings.Repeat(",?", len(few)-1)), all...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // seconds returns t for a column of Unix seconds, NULL for no time.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 type Intake struct {
 	a         *Archive
 	source    int64
+	name      string                 // of the source
 	mailboxes map[string]*mailboxRow // by the server's spelling
 }
 
@@ -38,7 +38,7 @@ type mailboxRow struct {
 // "imap:me@mail.example.org". The archive must be open for writing, unless
 // nothing is going to be written.
 func (a *Archive) From(ctx context.Context, source string) (*Intake, error) {
-	in := &Intake{a: a, mailboxes: map[string]*mailboxRow{}}
+	in := &Intake{a: a, name: source, mailboxes: map[string]*mailboxRow{}}
 	if a.lock != nil {
 		if _, err := a.db.ExecContext(ctx, "INSERT OR IGNORE INTO source (name) VALUES (?)", source); err != nil {
 			return nil, err
@@ -169,16 +169,7 @@ func (in *Intake) EachKnown(ctx context.Context, mb mailbox.Mailbox, fn func(mai
 func (in *Intake) Known(ctx context.Context, mb mailbox.Mailbox, ids []mailbox.ID) (map[mailbox.ID]mailbox.Kept, error) {
 	row, known := in.place(mb), map[mailbox.ID]mailbox.Kept{}
 	scan := eachKnown(func(id mailbox.ID, k mailbox.Kept) { known[id] = k })
-	for few := range slices.Chunk(ids, maxVariables) {
-		args := []any{row.id}
-		for _, id := range few {
-			args = append(args, string(id))
-		}
-		if err := rows(ctx, in.a.db, scan, knownQuery+" AND p.id IN (?"+strings.Repeat(",?", len(few)-1)+")", args...); err != nil {
-			return nil, err
-		}
-	}
-	return known, nil
+	return known, rowsIn(ctx, in.a.db, ids, scan, knownQuery+" AND p.id IN (%s)", row.id)
 }
 
 // interned holds lists of flags by their text, so that equal ones are one.
@@ -207,9 +198,6 @@ func eachKnown(fn func(mailbox.ID, mailbox.Kept)) func(*sql.Rows) error {
 		return nil
 	}
 }
-
-// maxVariables bounds the values of one query.
-const maxVariables = 500
 
 // Unclaimed returns the messages of a mailbox's folder that stand for none of
 // the messages for which live is true; gone says that the server did not list
@@ -258,39 +246,23 @@ func (in *Intake) unclaimed(ctx context.Context, mailboxRow, folderRow int64, li
 // a message with that content whose file is there.
 func (in *Intake) Holding(ctx context.Context, objects []string) (map[string]int64, error) {
 	held := map[string]int64{}
-	for few := range slices.Chunk(objects, maxVariables) {
-		args := []any{in.source}
-		for _, o := range few {
-			args = append(args, o)
+	return held, rowsIn(ctx, in.a.db, objects, func(r *sql.Rows) error {
+		var object string
+		var message int64
+		if err := r.Scan(&object, &message); err != nil {
+			return err
 		}
-		err := rows(ctx, in.a.db, func(r *sql.Rows) error {
-			var object string
-			var message int64
-			if err := r.Scan(&object, &message); err != nil {
-				return err
-			}
-			held[object] = message
-			return nil
-		}, `SELECT p.object, p.message FROM mapping p JOIN mailbox x ON x.id = p.mailbox JOIN message m ON m.id = p.message
-			WHERE x.source = ? AND m.removed_at IS NULL AND p.how IN ('downloaded', 'linked') AND p.note = '' AND p.object != '' AND p.object IN (?`+strings.Repeat(",?", len(few)-1)+")", args...)
-		if err != nil {
-			return nil, err
-		}
-	}
-	return held, nil
+		held[object] = message
+		return nil
+	}, `SELECT p.object, p.message FROM mapping p JOIN mailbox x ON x.id = p.mailbox JOIN message m ON m.id = p.message
+		WHERE x.source = ? AND m.removed_at IS NULL AND p.how IN ('downloaded', 'linked') AND p.note = '' AND p.object != '' AND p.object IN (%s)`, in.source)
 }
 
 // Copy stages another copy of an archived message, under the ID and flags of
 // msg. The file is read and compared with its digest; if it is not what it
 // was, or not there, Copy returns nil.
 func (in *Intake) Copy(ctx context.Context, mb mailbox.Mailbox, msg mailbox.Message, archived int64) (*Staged, error) {
-	var key, folderPath string
-	var sum []byte
-	err := in.a.db.QueryRowContext(ctx, "SELECT m.key, f.path, m.sha256 FROM message m JOIN folder f ON f.id = m.folder WHERE m.id = ?", archived).Scan(&key, &folderPath, &sum)
-	if err != nil {
-		return nil, err
-	}
-	file, err := in.a.openMessage(&folder{path: folderPath}, key)
+	file, sum, err := in.a.fileOf(ctx, archived)
 	if err != nil || file == nil {
 		return nil, err
 	}

@@ -116,11 +116,7 @@ func (u *Undo) create() error {
 		u.file, u.name = file, name
 		break
 	}
-	var source string
-	if err := u.in.a.db.QueryRow("SELECT name FROM source WHERE id = ?", u.in.source).Scan(&source); err != nil {
-		return err
-	}
-	if err := u.write([]undoLine{{Kind: "run", Version: 1, Source: source, Started: u.started.UTC().Format(time.RFC3339)}}); err != nil {
+	if err := u.write([]undoLine{{Kind: "run", Version: 1, Source: u.in.name, Started: u.started.UTC().Format(time.RFC3339)}}); err != nil {
 		return err
 	}
 	return u.in.a.syncDir(dir)
@@ -172,10 +168,6 @@ func (u *Undo) Close() error {
 // remove, so that it is mailstow that marked them if they are marked as
 // deleted.
 func (in *Intake) Begun(mb mailbox.Mailbox) (map[mailbox.ID]bool, error) {
-	var source string
-	if err := in.a.db.QueryRow("SELECT name FROM source WHERE id = ?", in.source).Scan(&source); err != nil {
-		return nil, err
-	}
 	begun := map[mailbox.ID]bool{}
 	names, err := in.a.undoNames()
 	if err != nil {
@@ -187,9 +179,10 @@ func (in *Intake) Begun(mb mailbox.Mailbox) (map[mailbox.ID]bool, error) {
 			switch {
 			case l.Kind == "run":
 				from = l.Source
-			case l.Kind == "message" && from == source && string(l.Wire) == mb.Wire:
+			case from != in.name || string(l.Wire) != mb.Wire:
+			case l.Kind == "message":
 				begun[l.ID] = true
-			case l.Kind == "kept" && from == source && string(l.Wire) == mb.Wire: // the mark was taken back
+			case l.Kind == "kept": // the mark was taken back
 				delete(begun, l.ID)
 			}
 		})
@@ -280,27 +273,16 @@ func (a *Archive) Trimmed(ctx context.Context, run string) (messages map[int64]s
 		return nil, err
 	}
 	messages = map[int64]string{}
-	keys := slices.Collect(maps.Keys(listed))
-	for few := range slices.Chunk(keys, maxVariables) {
-		var args []any
-		for _, key := range few {
-			args = append(args, key)
+	return messages, rowsIn(ctx, a.db, slices.Collect(maps.Keys(listed)), func(r *sql.Rows) error {
+		var id int64
+		var key, folderPath string
+		var sum []byte
+		if err := r.Scan(&id, &key, &sum, &folderPath); err != nil {
+			return err
 		}
-		err := rows(ctx, a.db, func(r *sql.Rows) error {
-			var id int64
-			var key, folderPath string
-			var sum []byte
-			if err := r.Scan(&id, &key, &sum, &folderPath); err != nil {
-				return err
-			}
-			if fmt.Sprintf("%x", sum) == listed[key] {
-				messages[id] = folderPath
-			}
-			return nil
-		}, "SELECT m.id, m.key, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.key IN (?"+strings.Repeat(",?", len(few)-1)+")", args...)
-		if err != nil {
-			return nil, err
+		if fmt.Sprintf("%x", sum) == listed[key] {
+			messages[id] = folderPath
 		}
-	}
-	return messages, nil
+		return nil
+	}, "SELECT m.id, m.key, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.key IN (%s)")
 }
