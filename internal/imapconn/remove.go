@@ -25,7 +25,8 @@ func (c *Conn) Usage(ctx context.Context, boxes []mailbox.Mailbox) (u mailbox.Us
 		if err = c.explain(ctx, err); err != nil && !retry.IsRefused(err) {
 			return u, err
 		}
-		l := c.limits()
+		var l mailbox.Limits
+		c.readQuotas(&l)
 		u.Used, u.Quota = l.Used, l.Quota
 	}
 	items := &imap.StatusOptions{NumMessages: true, Size: c.wire.HasCap("STATUS=SIZE") || c.wire.HasCap("IMAP4rev2")}
@@ -122,22 +123,15 @@ func (c *Conn) eachOf(ctx context.Context, msgs []mailbox.Message, items *imap.F
 // section 2.1). What the server keeps is not marked as deleted afterwards. After
 // an error that is not a refusal it is not known what has been done.
 func (c *Conn) Remove(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, trash string) (r mailbox.Removal, err error) {
-	ways, sel := c.Ways(), c.selected
+	msgs, validity, err := c.held(ctx, m, ids)
+	ways := c.Ways()
 	switch {
-	case sel == nil || sel.wire != m.Wire || sel.readOnly:
-		return r, errors.New("the mailbox is not selected")
+	case err != nil:
+		return r, err
 	case trash == "" && !ways.Exactly:
 		return r, retry.Refused(errors.New("the server cannot remove just the messages that are named (UIDPLUS)"))
 	case trash != "" && !ways.Move: // the library would copy and expunge
 		return r, retry.Refused(errors.New("the server cannot move messages (MOVE)"))
-	}
-	data, err := sel.wait(ctx)
-	if err != nil {
-		return r, err
-	}
-	msgs, err := inMailbox(ids, data.UIDValidity)
-	if err != nil {
-		return r, err
 	}
 	before := c.wire.Exists()
 	if trash != "" {
@@ -155,7 +149,7 @@ func (c *Conn) Remove(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, 
 	}
 	r.Left = map[mailbox.ID]string{}
 	err = c.eachOf(ctx, msgs, brief, func(b *imapclient.FetchMessageBuffer) {
-		r.Left[formatID(data.UIDValidity, b.UID)] = why
+		r.Left[formatID(validity, b.UID)] = why
 	})
 	if err != nil {
 		return mailbox.Removal{}, err
@@ -181,18 +175,26 @@ func (c *Conn) Remove(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, 
 
 // Unmark takes \Deleted from messages of the mailbox that [Conn.Hold] has selected.
 func (c *Conn) Unmark(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID) error {
-	if c.selected == nil || c.selected.wire != m.Wire || c.selected.readOnly {
-		return errors.New("the mailbox is not selected")
-	}
-	data, err := c.selected.wait(ctx)
-	if err != nil {
-		return err
-	}
-	msgs, err := inMailbox(ids, data.UIDValidity)
+	msgs, _, err := c.held(ctx, m, ids)
 	if err != nil {
 		return err
 	}
 	return c.mark(ctx, msgs, imap.StoreFlagsDel)
+}
+
+// held returns messages of the mailbox that [Conn.Hold] has selected, and its
+// UIDVALIDITY.
+func (c *Conn) held(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID) ([]mailbox.Message, uint32, error) {
+	sel := c.selected
+	if sel == nil || sel.wire != m.Wire || sel.readOnly {
+		return nil, 0, errors.New("the mailbox is not selected")
+	}
+	data, err := sel.wait(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	msgs, err := inMailbox(ids, data.UIDValidity)
+	return msgs, data.UIDValidity, err
 }
 
 func (c *Conn) move(ctx context.Context, msgs []mailbox.Message, trash string) error {
@@ -220,10 +222,14 @@ func (c *Conn) expunge(ctx context.Context, msgs []mailbox.Message) error {
 // mark gives messages \Deleted, or takes it from them.
 func (c *Conn) mark(ctx context.Context, msgs []mailbox.Message, op imap.StoreFlagsOp) error {
 	for set := range uidSets(msgs, c.most(maxPerCommand)) {
-		store := &imap.StoreFlags{Op: op, Silent: true, Flags: []imap.Flag{imap.FlagDeleted}}
-		if err := c.client.Store(set, store, nil).Close(); err != nil {
-			return c.explain(ctx, err)
+		if err := c.store(ctx, set, op, imap.FlagDeleted); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// store gives messages flags, or takes flags from them.
+func (c *Conn) store(ctx context.Context, set imap.UIDSet, op imap.StoreFlagsOp, flags ...imap.Flag) error {
+	return c.explain(ctx, c.client.Store(set, &imap.StoreFlags{Op: op, Silent: true, Flags: flags}, nil).Close())
 }

@@ -197,8 +197,7 @@ func (c *Conn) Limits(ctx context.Context, boxes []mailbox.Mailbox) (l mailbox.L
 			return l, err
 		}
 	}
-	q := c.limits()
-	l.Used, l.Quota, l.UsedMessages, l.QuotaMessages = q.Used, q.Quota, q.UsedMessages, q.QuotaMessages
+	c.readQuotas(&l)
 	for _, m := range boxes {
 		if rights, told := c.wire.Rights(m.Wire); told && !strings.Contains(rights, "i") {
 			l.Denied[m.Wire] = rights
@@ -207,9 +206,9 @@ func (c *Conn) Limits(ctx context.Context, boxes []mailbox.Mailbox) (l mailbox.L
 	return l, nil
 }
 
-// limits returns what the server has said of its quotas, of several the one with
-// the least room.
-func (c *Conn) limits() (l mailbox.Limits) {
+// readQuotas fills in what the server has said of its quotas, of several the one
+// with the least room.
+func (c *Conn) readQuotas(l *mailbox.Limits) {
 	for _, q := range c.wire.Quotas() {
 		switch free := q.Limit - q.Used; {
 		case q.Resource == "STORAGE" && (l.Quota == 0 || free*1024 < l.Quota-l.Used):
@@ -218,7 +217,6 @@ func (c *Conn) limits() (l mailbox.Limits) {
 			l.UsedMessages, l.QuotaMessages = q.Used, q.Limit
 		}
 	}
-	return l
 }
 
 // Flag gives messages of a mailbox flags and takes flags from them.
@@ -231,27 +229,23 @@ func (c *Conn) Flag(ctx context.Context, m mailbox.Mailbox, ids []mailbox.ID, ad
 	if err = c.explain(ctx, err); err != nil {
 		return err
 	}
-	var msgs []mailbox.Message
-	for _, id := range ids {
-		if validity, _, err := parseID(id); err != nil || validity != data.UIDValidity {
-			return mailbox.ErrRebuilt
-		}
-		msgs = append(msgs, mailbox.Message{ID: id})
+	msgs, err := inMailbox(ids, data.UIDValidity)
+	if err != nil {
+		return err
 	}
 	for set := range uidSets(msgs, c.most(maxPerCommand)) {
 		for _, change := range []struct {
 			op    imap.StoreFlagsOp
 			flags []string
 		}{{imap.StoreFlagsAdd, add}, {imap.StoreFlagsDel, remove}} {
-			flags := sendableFlags(change.flags)
+			var flags []imap.Flag
+			for _, f := range sendableFlags(change.flags) {
+				flags = append(flags, imap.Flag(f))
+			}
 			if len(flags) == 0 {
 				continue
 			}
-			store := &imap.StoreFlags{Op: change.op, Silent: true}
-			for _, f := range flags {
-				store.Flags = append(store.Flags, imap.Flag(f))
-			}
-			if err := c.explain(ctx, c.client.Store(set, store, nil).Close()); err != nil {
+			if err := c.store(ctx, set, change.op, flags...); err != nil {
 				return err
 			}
 		}
