@@ -79,7 +79,7 @@ type trimming struct {
 	undo     string // the list of what was removed; "" if nothing was
 	run      string // its name
 	problems []*problem
-	asked    bool // the plan has been shown
+	shown    bool // the plan
 }
 
 func (p *program) trim(c *cli.Context) error {
@@ -375,11 +375,11 @@ func (p *program) askName(ctx context.Context, t *trimming, plan *trim.Plan) err
 		return configFailed("nothing was deleted: there is nobody to ask", "add --yes")
 	}
 	defer tty.Close()
-	word, from := "delete", "from"
+	from := "from"
 	if plan.ToTrash {
-		word, from = "move", "to the trash of"
+		from = "to the trash of"
 	}
-	fmt.Fprintf(tty, "\nType the account name to %s %s %s %s: ", word, messages(plan.Delete), from, show(t.account.host))
+	fmt.Fprintf(tty, "\nType the account name to %s %s %s %s: ", planWord(plan), messages(plan.Delete), from, show(t.account.host))
 	answer := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(tty).ReadString('\n')
@@ -524,12 +524,7 @@ func shortOf(t *trimming, short *trim.ShortError) problem {
 		what:   fmt.Sprintf("the target is not reached: %s used, %s wanted", octets(used), octets(r.Goal)),
 		status: exitIncomplete, code: "target_not_reached",
 	}
-	kept := map[trim.Kept]int{}
-	for _, f := range r.Folders {
-		for why, n := range f.Kept {
-			kept[why] += n
-		}
-	}
+	kept := r.Kept()
 	pr.why = fmt.Sprintf("only %s may be deleted", octets(short.Old))
 	if kept[trim.Recent]+kept[trim.TooYoung] > 0 {
 		pr.why = fmt.Sprintf("only %s are old enough", octets(short.Old))

@@ -73,7 +73,7 @@ func (o *output) broughtUp(r *outcome) {
 
 // plan shows what is going to be removed.
 func (o *output) plan(t *trimming, p *trim.Plan) {
-	t.asked = true
+	t.shown = true
 	if unsafe := unsafeIn(p); p.Delete > 0 && unsafe == 0 {
 		o.say(fmt.Sprintf("%s: reading back %s... ok, all hashes match", show(t.account.name), strings.Replace(messages(p.Delete), " ", " archived ", 1)))
 	}
@@ -111,6 +111,32 @@ func of(used, quota int64) string {
 
 // showPlan tells people.
 func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
+	t.showRoom(w, p)
+	for line := range strings.Lines(folderTable(p).String()) {
+		fmt.Fprint(w, "  "+line)
+	}
+	if p.Labels {
+		fmt.Fprintf(w, "\n  This server keeps all mail in one place and shows it under labels: what is\n  removed goes to %s, and no longer shows under any label.\n", show(p.Trash.String()))
+	}
+	switch {
+	case dry:
+		fmt.Fprintln(w, "\nNothing was changed.")
+	case p.Delete > 0:
+		t.showProof(w, p)
+	}
+}
+
+// planWord is what a plan does with messages.
+func planWord(p *trim.Plan) string {
+	if p.ToTrash {
+		return "move"
+	}
+	return "delete"
+}
+
+// showRoom shows what is used, what is going to be removed, and what is used
+// then.
+func (t *trimming) showRoom(w io.Writer, p *trim.Plan) {
 	a, o := t.account, t.options
 	goal := ""
 	if p.Goal > 0 {
@@ -120,10 +146,6 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 		}
 	}
 	fmt.Fprintf(w, "\nPlan for %s (%s)%s\n", show(a.name), show(a.host), goal)
-	word := "delete"
-	if p.ToTrash {
-		word = "move"
-	}
 	if p.Used >= 0 {
 		now := of(p.Used, p.Quota)
 		if p.By == trim.ByQuota && p.Sizes >= 0 && octets(p.Sizes) != octets(p.Used) {
@@ -135,7 +157,7 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 	if p.Delete > 0 {
 		span = fmt.Sprintf(", %s to %s", day(p.Oldest), day(p.Newest))
 	}
-	fmt.Fprintf(w, "  %-9s %s, %s%s\n", word, messages(p.Delete), octets(p.Octets), span)
+	fmt.Fprintf(w, "  %-9s %s, %s%s\n", planWord(p), messages(p.Delete), octets(p.Octets), span)
 	switch {
 	case p.ToTrash:
 		fmt.Fprintf(w, "  %-9s no less until %s is emptied; %s wait there\n", "after", show(p.Trash.String()), octets(p.Waiting))
@@ -143,7 +165,11 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 		fmt.Fprintf(w, "  %-9s %s, %s\n", "after", of(p.After(), p.Quota), messages(p.Messages-p.Delete))
 	}
 	fmt.Fprintln(w)
-	tab := table{head: []string{"folder", ">" + word, ">size", "oldest", "newest", "kept because"}}
+}
+
+// folderTable shows what is removed from each folder, and why the rest stays.
+func folderTable(p *trim.Plan) *table {
+	tab := &table{head: []string{"folder", ">" + planWord(p), ">size", "oldest", "newest", "kept because"}}
 	for _, f := range p.Folders {
 		kept := keptBecause(f.Kept)
 		switch {
@@ -162,19 +188,12 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 		}
 		tab.add(show(f.Mailbox.String()), count(f.Delete), octets(f.Octets), day(f.Oldest), day(f.Newest), kept)
 	}
-	for line := range strings.Lines(tab.String()) {
-		fmt.Fprint(w, "  "+line)
-	}
-	if p.Labels {
-		fmt.Fprintf(w, "\n  This server keeps all mail in one place and shows it under labels: what is\n  removed goes to %s, and no longer shows under any label.\n", show(p.Trash.String()))
-	}
-	if dry {
-		fmt.Fprintln(w, "\nNothing was changed.")
-		return
-	}
-	if p.Delete == 0 {
-		return
-	}
+	return tab
+}
+
+// showProof says what has been proven, and what it means to go on.
+func (t *trimming) showProof(w io.Writer, p *trim.Plan) {
+	a := t.account
 	fmt.Fprintf(w, "\n  Archived in %s, and read back just now: %s.\n", show(t.dir), messages(p.Delete))
 	if p.Compared > 0 {
 		fmt.Fprintf(w, "  Downloaded again and compared: %s.\n", messages(p.Compared))
@@ -193,7 +212,7 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 
 // trimmed shows how it went with one account.
 func (o *output) trimmed(t *trimming) {
-	if !t.asked && len(t.result.Folders) > 0 {
+	if !t.shown && len(t.result.Folders) > 0 {
 		o.plan(t, &t.result.Plan)
 	}
 	o.mu.Lock()
@@ -284,12 +303,8 @@ func (o *output) trimsDone(all []*trimming, status int) {
 
 // plan tells scripts.
 func (j *jsonLines) plan(t *trimming, p *trim.Plan) {
-	kept := map[trim.Kept]int{}
 	var folders []object
 	for _, f := range p.Folders {
-		for why, n := range f.Kept {
-			kept[why] += n
-		}
 		o := folderFields(object{"role": f.Role, "on_server": f.OnServer, "delete": f.Delete, "bytes": f.Octets, "kept": f.Kept}, f.Mailbox)
 		if f.Skipped != "" {
 			o["skipped"] = f.Skipped
@@ -299,7 +314,7 @@ func (j *jsonLines) plan(t *trimming, p *trim.Plan) {
 		}
 		folders = append(folders, o)
 	}
-	o := object{"account": t.account.name, "delete": p.Delete, "bytes": p.Octets, "messages": p.Messages, "kept": kept, "folders": folders, "to_trash": p.ToTrash, "compared": p.Compared}
+	o := object{"account": t.account.name, "delete": p.Delete, "bytes": p.Octets, "messages": p.Messages, "kept": p.Kept(), "folders": folders, "to_trash": p.ToTrash, "compared": p.Compared}
 	if p.Used >= 0 {
 		o["usage"], o["usage_by"] = p.Used, p.By
 		if !p.ToTrash {
