@@ -246,13 +246,19 @@ func (e *UnknownRunError) Error() string {
 	return fmt.Sprintf("there is no trim run %q", e.Name)
 }
 
-// Trimmed returns the messages that a trim run was going to remove from a
-// server: their folders, by the archive's numbers. The name may be the beginning
-// of the run's.
-func (a *Archive) Trimmed(ctx context.Context, run string) (messages map[int64]string, err error) {
+// Trimmed is what a trim run was going to remove from a server, and did not keep
+// there in the end.
+type Trimmed struct {
+	Folders map[int64]string // by the archive's numbers
+	Lost    []string         // files, as they were called then, of which the archive has no message any more
+}
+
+// Trimmed returns what a run has removed. The name may be the beginning of the
+// run's.
+func (a *Archive) Trimmed(ctx context.Context, run string) (t Trimmed, err error) {
 	names, err := a.undoNames()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	fits := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.HasPrefix(n, run) })
 	if slices.Contains(fits, run) {
@@ -262,27 +268,47 @@ func (a *Archive) Trimmed(ctx context.Context, run string) (messages map[int64]s
 		if len(fits) > 1 {
 			names = fits
 		}
-		return nil, &UnknownRunError{run, names}
+		return t, &UnknownRunError{run, names}
 	}
-	listed := map[string]string{} // digests by keys: a folder may have got another name since
+	type place struct {
+		wire string
+		id   mailbox.ID
+	}
+	removed, stays := map[place]undoLine{}, map[place]bool{}
 	if err := a.eachUndo(fits[0], func(l undoLine) {
-		if l.Kind == "message" {
-			listed[l.Key] = l.SHA256
+		at := place{string(l.Wire), l.ID}
+		switch l.Kind {
+		case "message":
+			removed[at] = l
+		case "gone", "there", "kept":
+			stays[at] = l.Kind == "kept" // the last word counts
 		}
 	}); err != nil {
-		return nil, err
+		return t, err
 	}
-	messages = map[int64]string{}
-	return messages, rowsIn(ctx, a.db, slices.Collect(maps.Keys(listed)), func(r *sql.Rows) error {
+	listed := map[string]undoLine{} // by keys: a folder may have got another name since
+	for at, l := range removed {
+		if !stays[at] {
+			listed[l.Key] = l
+		}
+	}
+	t.Folders = map[int64]string{}
+	err = rowsIn(ctx, a.db, slices.Collect(maps.Keys(listed)), func(r *sql.Rows) error {
 		var id int64
 		var key, folderPath string
 		var sum []byte
 		if err := r.Scan(&id, &key, &sum, &folderPath); err != nil {
 			return err
 		}
-		if fmt.Sprintf("%x", sum) == listed[key] {
-			messages[id] = folderPath
+		if fmt.Sprintf("%x", sum) == listed[key].SHA256 {
+			t.Folders[id] = folderPath
+			delete(listed, key)
 		}
 		return nil
-	}, "SELECT m.id, m.key, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.key IN (%s)")
+	}, "SELECT m.id, m.key, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.removed_at IS NULL AND m.key IN (%s)")
+	for _, l := range listed {
+		t.Lost = append(t.Lost, path.Join(l.Folder, l.Key))
+	}
+	slices.Sort(t.Lost)
+	return t, err
 }

@@ -1,8 +1,10 @@
 package maildir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -133,7 +135,7 @@ func TestUndoListSurvivesAndIsRead(t *testing.T) {
 	}
 
 	listed, err := a.Trimmed(t.Context(), "2026-11-23T03:00:07") // which is the beginning of the other's name, too
-	if err != nil || len(listed) != 2 || listed[all[msg(2).ID].Message] != "INBOX" {
+	if err != nil || len(listed.Folders) != 2 || len(listed.Lost) > 0 || listed.Folders[all[msg(2).ID].Message] != "INBOX" {
 		t.Errorf("listed %v, %v", listed, err)
 	}
 	for _, name := range []string{"2026-11-23", "2027"} {
@@ -142,8 +144,27 @@ func TestUndoListSurvivesAndIsRead(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if listed, err = a.Trimmed(t.Context(), "2026-11-23T03:00:07-"); err != nil || len(listed) != 1 {
-		t.Errorf("by the beginning of its name: %v, %v", listed, err)
+	if listed, err = a.Trimmed(t.Context(), "2026-11-23T03:00:07-"); err != nil || len(listed.Folders) != 0 || len(listed.Lost) != 0 {
+		t.Errorf("what the server kept in the end: %v, %v", listed, err)
+	}
+	if err := second.Note(inbox, []mailbox.ID{msg(1).ID}, nil, false); err == nil {
+		t.Error("a list that is closed takes a note")
+	}
+	third := in.Undo(at)
+	if err := errors.Join(third.Add(inbox, doomed), third.Note(inbox, []mailbox.ID{msg(1).ID}, map[mailbox.ID]string{msg(1).ID: "it stays"}, true), third.Note(inbox, []mailbox.ID{msg(1).ID}, nil, false), third.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if listed, err = a.Trimmed(t.Context(), "2026-11-23T03:00:07-3"); err != nil || len(listed.Folders) != 2 {
+		t.Errorf("kept, and gone after that: %v, %v", listed, err)
+	}
+	for _, lost := range []string{"UPDATE message SET removed_at = 1 WHERE id = ?", "UPDATE message SET removed_at = NULL, sha256 = zeroblob(32) WHERE id = ?"} {
+		if _, err := a.db.Exec(lost, all[msg(2).ID].Message); err != nil {
+			t.Fatal(err)
+		}
+		listed, err = a.Trimmed(t.Context(), third.Name())
+		if err != nil || len(listed.Folders) != 1 || !slices.Equal(listed.Lost, []string{"INBOX/" + all[msg(2).ID].Key}) {
+			t.Errorf("%s: %v, %v", lost, listed, err)
+		}
 	}
 }
 

@@ -24,9 +24,10 @@ type folder struct {
 	copies map[mailbox.ID]Copy   // of those listed
 	chosen []*candidate          // in the order of their IDs on the server
 	marked int                   // messages that another program has marked as deleted
+	here   map[mailbox.ID]bool   // POP3: what the mailbox had in the session before; nil before the first
 	asked  map[mailbox.ID]bool   // that the server was, or may have been, asked to remove
 	doomed map[mailbox.ID]bool   // that are on the list
-	said   map[mailbox.ID]string // why the server keeps messages that it was asked to remove
+	said   map[mailbox.ID]string // why the server keeps what it was asked to remove, as noted; "" for what is gone
 	ours   []mailbox.ID          // that an earlier run has marked and that are kept now
 	went   map[mailbox.ID]bool   // that have changed or gone meanwhile
 }
@@ -191,7 +192,7 @@ func (r *run) incomplete(f *folder, l mailbox.Listing) string {
 func (r *run) measure(ctx context.Context, u mailbox.Usage) error {
 	p := &r.plan
 	p.Messages, p.Sizes = u.Messages, u.Sizes
-	p.Used, p.Quota = -1, cmp.Or(r.Quota, u.Quota)
+	p.Used, p.Quota = -1, cmp.Or(u.Quota, r.Quota)
 	switch {
 	case u.Quota > 0:
 		p.Used, p.By = u.Used, ByQuota
@@ -248,6 +249,9 @@ func (r *run) sizes(ctx context.Context, m mailbox.Mailbox) (octets int64, err e
 			listed = l.Messages
 			return err
 		})
+		if retry.IsRefused(err) {
+			r.folders[i].Refused, err = err.Error(), nil
+		}
 	}
 	for _, msg := range listed {
 		octets += max(msg.Size, 0)

@@ -34,6 +34,9 @@ type server struct {
 	mail     map[string][]*letter
 	validity uint32
 	quota    int64
+	quotas   int // how often it tells its quota
+	usages   int
+	noSizes  bool
 
 	logins, holds int
 	log           []string // what it was told to do
@@ -47,7 +50,7 @@ type server struct {
 }
 
 func newServer(n int) *server {
-	s := &server{protocol: mailbox.IMAP, ways: mailbox.Ways{Exactly: true, Move: true}, boxes: []mailbox.Mailbox{inbox}, mail: map[string][]*letter{}, validity: 7}
+	s := &server{protocol: mailbox.IMAP, ways: mailbox.Ways{Exactly: true, Move: true}, boxes: []mailbox.Mailbox{inbox}, mail: map[string][]*letter{}, validity: 7, quotas: 9}
 	for i := range n {
 		s.add("INBOX", fmt.Sprintf("Subject: %d\r\n\r\n%s\r\n", i, strings.Repeat("x", 100)), time.Date(2019, 1, 1+i, 0, 0, 0, 0, time.UTC), `\Seen`)
 	}
@@ -102,8 +105,11 @@ func (s *session) Usage(_ context.Context, boxes []mailbox.Mailbox) (u mailbox.U
 			u.Sizes += int64(len(l.body))
 		}
 	}
-	if s.quota > 0 {
+	if s.usages++; s.quota > 0 && s.usages <= s.quotas {
 		u.Used, u.Quota = u.Sizes, s.quota
+	}
+	if s.noSizes {
+		u.Sizes = -1
 	}
 	return u, nil
 }
@@ -248,6 +254,8 @@ type archive struct {
 	doubt func(message int64, reads int) *trim.Doubt
 	doom  func() error
 	note  func() error
+	notes []string // what became of messages: "gone 200", "left 1"
+	read  error    // of a file that is opened
 }
 
 // of returns an archive that holds what the server has.
@@ -302,7 +310,7 @@ func (a *archive) ReadBack(_ context.Context, messages []int64, progress func(in
 }
 
 func (a *archive) Content(_ context.Context, n int64) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader(a.files[n])), nil
+	return io.NopCloser(strings.NewReader(a.files[n])), a.read
 }
 
 func (a *archive) Begun(mailbox.Mailbox) (map[mailbox.ID]bool, error) { return a.begun, nil }
@@ -323,11 +331,16 @@ func (a *archive) Became(_ context.Context, _ mailbox.Mailbox, ids []mailbox.ID,
 	if a.note != nil {
 		return a.note()
 	}
+	gone, left := 0, 0
 	for _, id := range ids {
-		if _, left := why[id]; !left {
-			a.gone[id] = true
+		if _, there := why[id]; there {
+			left++
+			continue
 		}
+		a.gone[id] = true
+		gone++
 	}
+	a.notes = append(a.notes, fmt.Sprintf("%d gone, %d left", gone, left))
 	return nil
 }
 

@@ -135,23 +135,24 @@ func (r *run) compareSome(ctx context.Context, f *folder, some []*candidate) (do
 		due[c.msg.ID] = c
 	}
 	err = r.do(ctx, func(s Session) error {
-		for part := range parts(s.Protocol(), some) {
+		rest := slices.DeleteFunc(slices.Clone(some), func(c *candidate) bool { return due[c.msg.ID] == nil })
+		for part := range parts(s.Protocol(), rest) {
 			err := s.Fetch(ctx, f.box, part, func(m mailbox.Message, _ int64, content io.Reader) error {
 				c := due[m.ID]
 				if c == nil {
 					_, err := io.Copy(io.Discard, content)
 					return err
 				}
-				same, err := r.same(ctx, c, forms[c.copy.Message], content)
-				if err != nil {
+				why, err := r.differs(ctx, c, forms[c.copy.Message], content)
+				if err != nil && !errors.Is(err, errStop) {
 					return err
 				}
-				if delete(due, m.ID); same {
+				if delete(due, m.ID); why == "" {
 					r.plan.Compared++
 				} else {
-					doubts = append(doubts, Remark{ID: m.ID, Size: c.copy.Size, Text: "the server's copy is not the same as the archive's"})
+					doubts = append(doubts, Remark{ID: m.ID, Size: c.copy.Size, Text: why})
 				}
-				return nil
+				return err
 			})
 			if err != nil && !retry.IsRefused(err) {
 				return err
@@ -159,7 +160,11 @@ func (r *run) compareSome(ctx context.Context, f *folder, some []*candidate) (do
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errStop):
+		r.hangUp(false)
+		return doubts, nil
+	case err != nil:
 		return nil, err
 	}
 	for _, c := range some {
@@ -187,35 +192,41 @@ func parts(p mailbox.Protocol, some []*candidate) func(yield func([]mailbox.Mess
 // server: other line ends, and fields that the server adds.
 const slack = 64 << 10
 
-// same reports whether the server's copy, which it reads to its end, is the
-// archive's, or one that was made of it to be sent.
-func (r *run) same(ctx context.Context, c *candidate, forms []fingerprint.Sum, served io.Reader) (bool, error) {
+// differs returns why the server's copy, which it reads to its end, is neither
+// the archive's nor one that was made of it to be sent; "" if it is. After
+// [errStop] there is more of it than anyone wants to read.
+func (r *run) differs(ctx context.Context, c *candidate, forms []fingerprint.Sum, served io.Reader) (why string, err error) {
+	const other = "the server's copy is not the same as the archive's"
 	octets, text, whole := sha256.New(), fingerprint.NewText(c.copy.Foreign), fingerprint.NewWriter()
 	most := 2*c.copy.Size + slack
 	n, err := io.Copy(io.MultiWriter(octets, text, whole), io.LimitReader(served, most))
-	if err != nil {
-		return false, err
-	}
-	if n == most {
-		return false, errors.New("the server sends far more than the message has")
-	}
-	if n != c.msg.Size && n != c.msg.Size+2 && n != c.msg.Size-2 || c.header != nil && *c.header != whole.Print().Header {
-		return false, nil // by its own word it has another message than it sends
+	switch {
+	case err != nil:
+		return "", err
+	case n == most:
+		return "the server sends far more than was archived", errStop
+	case n != c.msg.Size && n != c.msg.Size+2 && n != c.msg.Size-2 || c.header != nil && *c.header != whole.Print().Header:
+		return other, nil // by its own word it has another message than it sends
 	}
 	sum := fingerprint.Sum(octets.Sum(nil))
 	if sum == c.copy.SHA256 || slices.Contains(forms, sum) {
-		return true, nil
+		return "", nil
 	}
 	file, err := r.archive.Content(ctx, c.copy.Message)
-	if err != nil {
-		return false, archiveFailed(ctx, err)
+	if err == nil {
+		defer file.Close()
+		archived := fingerprint.NewText(c.copy.Foreign)
+		if _, err = io.Copy(archived, file); err == nil && text.Sum() == archived.Sum() {
+			return "", nil
+		}
 	}
-	defer file.Close()
-	archived := fingerprint.NewText(c.copy.Foreign)
-	if _, err := io.Copy(archived, file); err != nil {
-		return false, archiveFailed(ctx, err)
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err != nil:
+		return "its file cannot be read: " + err.Error(), nil
 	}
-	return text.Sum() == archived.Sum(), nil
+	return other, nil
 }
 
 // otherHeaders returns the messages whose header block is not, as the server

@@ -93,8 +93,14 @@ func (r *run) removeSlice(ctx context.Context, s Session, f *folder, slice []*ca
 // as they were listed.
 func (r *run) hold(ctx context.Context, s Session, f *folder, slice []*candidate) ([]*candidate, error) {
 	var ids []mailbox.ID
-	for _, c := range slice {
-		ids = append(ids, c.msg.ID)
+	if r.protocol == mailbox.POP3 { // a session tells of all that there is
+		for _, m := range f.listed {
+			ids = append(ids, m.ID)
+		}
+	} else {
+		for _, c := range slice {
+			ids = append(ids, c.msg.ID)
+		}
 	}
 	held, err := s.Hold(ctx, f.box, ids)
 	if err != nil {
@@ -103,6 +109,9 @@ func (r *run) hold(ctx context.Context, s Session, f *folder, slice []*candidate
 	now := make(map[mailbox.ID]mailbox.Message, len(held))
 	for _, m := range held {
 		now[m.ID] = m
+	}
+	if r.protocol == mailbox.POP3 && f.lostMore(now) {
+		return nil, errStop
 	}
 	var still []*candidate
 	var doubts []Remark
@@ -128,6 +137,25 @@ func (r *run) hold(ctx context.Context, s Session, f *folder, slice []*candidate
 	}
 	return still, nil
 }
+
+// lostMore reports whether the mailbox has lost, since the session before, what
+// that was not told to remove.
+func (f *folder) lostMore(now map[mailbox.ID]mailbox.Message) bool {
+	for id := range f.here {
+		if _, there := now[id]; !there && !f.asked[id] {
+			f.Why = more
+			return true
+		}
+	}
+	f.here = make(map[mailbox.ID]bool, len(now))
+	for id := range now {
+		f.here[id] = true
+	}
+	return false
+}
+
+// more says that the server is not to be trusted with another command.
+const more = "the mailbox has lost more messages than it was told to"
 
 // doom puts messages on the list of what this run removes, once each.
 func (r *run) doom(f *folder, slice []*candidate) error {
@@ -170,22 +198,21 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 		return err
 	}
 	noted := r.archive.Became(context.WithoutCancel(ctx), f.box, ids, removal.Left, removal.Unmarked)
-	gone := map[mailbox.ID]bool{}
+	maps.Copy(f.said, removal.Left)
 	for _, id := range removal.Done {
-		gone[id] = true
+		f.said[id] = ""
 	}
 	for _, c := range slice {
-		if gone[c.msg.ID] {
+		if why, told := f.said[c.msg.ID]; told && why == "" {
 			f.Removed, f.RemovedOctets = f.Removed+1, f.RemovedOctets+max(c.msg.Size, 0)
 			r.sink.Report(f.removed(c, false))
 		}
 	}
-	maps.Copy(f.said, removal.Left)
 	switch {
 	case noted != nil:
 		return archiveFailed(ctx, noted)
 	case removal.More:
-		f.Why = "the mailbox has lost more messages than it was told to"
+		f.Why = more
 		return errStop
 	case len(removal.Left) > 0:
 		return errStop
@@ -235,18 +262,23 @@ func (r *run) compare(ctx context.Context, f *folder, l mailbox.Listing) error {
 	for _, m := range l.Messages {
 		there[m.ID] = true
 	}
-	var asked []mailbox.ID
+	var news []mailbox.ID // of which something else was noted, or nothing
 	left := map[mailbox.ID]string{}
 	for _, m := range f.listed {
+		said, noted := f.said[m.ID]
 		switch {
 		case f.asked[m.ID] && there[m.ID]:
-			left[m.ID] = cmp.Or(f.said[m.ID], "it is still there")
+			left[m.ID] = cmp.Or(said, "it is still there")
 			f.Left = append(f.Left, Remark{ID: m.ID, Size: m.Size, Text: left[m.ID]})
-			asked = append(asked, m.ID)
+			if said == "" {
+				news = append(news, m.ID)
+			}
 		case f.asked[m.ID]:
 			f.Removed++
 			f.RemovedOctets += max(m.Size, 0)
-			asked = append(asked, m.ID)
+			if !noted || said != "" {
+				news = append(news, m.ID)
+			}
 		case !there[m.ID] && !m.Transient:
 			f.Others++
 			if c := f.copies[m.ID]; c.Message != 0 && !c.Removed {
@@ -254,8 +286,10 @@ func (r *run) compare(ctx context.Context, f *folder, l mailbox.Listing) error {
 			}
 		}
 	}
-	if err := r.archive.Became(ctx, f.box, asked, left, false); err != nil {
-		return archiveFailed(ctx, err)
+	if len(news) > 0 {
+		if err := r.archive.Became(ctx, f.box, news, left, false); err != nil {
+			return archiveFailed(ctx, err)
+		}
 	}
 	for id := range left {
 		f.ours = append(f.ours, id)

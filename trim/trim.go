@@ -347,13 +347,14 @@ func (r *run) short() error {
 	if p.Goal == 0 || p.Used <= p.Goal {
 		return nil
 	}
-	if used, ok := r.usedAfter(); ok && r.trash == nil && !r.DryRun && p.Delete > 0 {
-		if used > p.Goal {
-			return &ShortError{Old: p.Octets, Wanted: p.Used - p.Goal}
+	used := p.After()
+	if !r.DryRun {
+		used = p.Used - r.result().RemovedOctets
+		if now, ok := r.usedAfter(); ok && r.trash == nil {
+			used = now
 		}
-		return nil
 	}
-	if p.After()-p.Waiting > p.Goal {
+	if used-p.Waiting > p.Goal {
 		return &ShortError{Old: p.Octets, Wanted: p.Used - p.Goal}
 	}
 	return nil
@@ -367,7 +368,7 @@ func (r *run) usedAfter() (used int64, ok bool) {
 	}
 	switch r.plan.By {
 	case ByQuota:
-		return r.after.Used, true
+		return r.after.Used, r.after.Quota > 0
 	case BySizes:
 		return r.after.Sizes, r.after.Sizes >= 0
 	}

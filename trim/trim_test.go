@@ -77,6 +77,9 @@ func TestTrimRemovesAndCounts(t *testing.T) {
 	if want := []string{"remove 200 ", "remove 200 ", "remove 50 "}; !slices.Equal(s.log, want) {
 		t.Errorf("the server was told %q, want %q", s.log, want)
 	}
+	if want := []string{"200 gone, 0 left", "200 gone, 0 left", "50 gone, 0 left"}; !slices.Equal(a.notes, want) { // each once
+		t.Errorf("noted was %q, want %q", a.notes, want)
+	}
 }
 
 // Each of these breaks one condition; nothing of the mailbox is removed.
@@ -414,6 +417,98 @@ func TestWhatIsNotExactIsCompared(t *testing.T) {
 	a.forms = map[int64][]fingerprint.Sum{n: {sum(s.mail["INBOX"][4].body)}}
 	if r, err = trimOld(t, s, a); err != nil || r.Removed != 6 || r.Compared != 5 {
 		t.Errorf("with the form: %+v, %v", r.Folders[0], err)
+	}
+}
+
+// The mailbox of which one cannot be compared is left alone; the run goes on.
+func TestWhatCannotBeComparedIsLeftAlone(t *testing.T) {
+	work := mailbox.Mailbox{Name: mailbox.NewName("Work"), Wire: "Work"}
+	for name, fault := range map[string]func(s *server, a *archive){
+		"the server sends without end": func(s *server, a *archive) {
+			s.serve = func(_ mailbox.ID, body string) string { return body + strings.Repeat("x", 100<<10) }
+		},
+		"the file is gone when it is opened": func(s *server, a *archive) {
+			a.change("INBOX", s.id(2), func(c *trim.Copy) { c.SHA256 = sum("other") })
+			a.read = errors.New("no such file")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(3)
+			s.boxes = append(s.boxes, work)
+			s.add("Work", "Subject: w\r\n\r\nx\r\n", now.AddDate(-3, 0, 0), `\Seen`)
+			a := of(s)
+			a.change("INBOX", s.id(2), func(c *trim.Copy) { c.Exact = false })
+			fault(s, a)
+			r, err := trimOld(t, s, a)
+			if !errors.Is(err, trim.ErrUnsafe) || len(r.Folders[0].Unsafe) != 1 || len(s.mail["INBOX"]) != 3 || len(s.mail["Work"]) != 0 {
+				t.Errorf("%+v, left %v and %v, %v", r.Folders[0], s.uids("INBOX"), s.uids("Work"), err)
+			}
+		})
+	}
+}
+
+// A server that tells its quota before and not after has not made room.
+func TestQuotaThatIsToldOnceIsNoProof(t *testing.T) {
+	s := newServer(10)
+	s.quota, s.quotas, s.noSizes = 10*int64(len(s.mail["INBOX"][0].body)), 1, true
+	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
+		return true, mailbox.Removal{}, retry.Refused(errors.New("NO"))
+	}
+	until := func(o *trim.Options) { o.OlderThan, o.Until.Percent = time.Time{}, 50 }
+	if r, err := trimOld(t, s, of(s), until); err == nil || r.Measured || r.Removed != 0 {
+		t.Errorf("measured %v, %d removed, %v", r.Measured, r.Removed, err)
+	}
+	s.removing, s.usages = nil, 0
+	s.onHold = func(n int) { s.mail["INBOX"][0].flags = []string{`\Seen`, `\Flagged`} } // meanwhile, so that it stays
+	var short *trim.ShortError
+	if r, err := trimOld(t, s, of(s), until); !errors.As(err, &short) || r.Measured || r.Removed != 4 {
+		t.Errorf("measured %v, %d removed, %v", r.Measured, r.Removed, err)
+	}
+}
+
+// What the server says of its quota counts, not what the user says of it.
+func TestQuotaOfTheServerCounts(t *testing.T) {
+	s := newServer(10)
+	s.quota = 10 * int64(len(s.mail["INBOX"][0].body))
+	until := func(o *trim.Options) { o.OlderThan, o.Until.Percent, o.Quota = time.Time{}, 50, 2*s.quota }
+	if r, err := trimOld(t, s, of(s), until); err != nil || r.Quota != s.quota || r.Removed != 5 {
+		t.Errorf("quota %d, %d removed, %v", r.Quota, r.Removed, err)
+	}
+}
+
+// Over POP3 a session tells what the one before has done.
+func TestPOP3ServerThatRemovesMoreIsStopped(t *testing.T) {
+	s := newServer(450)
+	s.protocol, s.ways = mailbox.POP3, mailbox.Ways{Exactly: true}
+	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
+		s.remove("INBOX", s.id(450))
+		return false, mailbox.Removal{}, nil
+	}
+	r, err := trimOld(t, s, of(s))
+	f := r.Folders[0]
+	if err == nil || !errors.Is(err, trim.ErrUnsafe) || r.Removed != 200 || len(s.log) != 1 || f.Others != 1 || !strings.Contains(f.Why, "more messages than") {
+		t.Errorf("%d removed, told %q, %+v, %v", r.Removed, s.log, f, err)
+	}
+}
+
+// A mailbox that nobody trims, and that does not let its sizes be seen, does not
+// end the run; it is told.
+func TestMailboxThatCannotBeAddedUpIsTold(t *testing.T) {
+	s := newServer(10)
+	s.noSizes = true
+	junk := mailbox.Mailbox{Name: mailbox.NewName("Junk"), Wire: "Junk"}
+	s.boxes = append(s.boxes, junk)
+	s.refuse = func(m mailbox.Mailbox) error {
+		if m == junk {
+			return retry.Refused(errors.New("NO [NOPERM]"))
+		}
+		return nil
+	}
+	r, err := trimOld(t, s, of(s), func(o *trim.Options) {
+		o.OlderThan, o.Until.Octets, o.Filter.Exclude = time.Time{}, 5*int64(len(s.mail["INBOX"][0].body)), []string{"Junk"}
+	})
+	if !errors.Is(err, trim.ErrNotRemoved) || r.Removed != 5 || !strings.Contains(r.Folders[1].Refused, "NOPERM") {
+		t.Errorf("%d removed, %+v, %v", r.Removed, r.Folders[1], err)
 	}
 }
 

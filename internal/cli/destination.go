@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -78,24 +79,36 @@ func (s *server) login(ctx context.Context) (sasl.Login, error) {
 }
 
 // outgoingOf returns what goes to a server: all that the archive holds or, with
-// --trim-run, what that run removed.
-func outgoingOf(ctx context.Context, c *cli.Context, ar *maildir.Archive, outlet *maildir.Outlet) (migrate.Archive, error) {
+// --trim-run, what that run removed. The problem is what the archive has lost of
+// that, nil if it has it all.
+func outgoingOf(ctx context.Context, c *cli.Context, ar *maildir.Archive, outlet *maildir.Outlet) (migrate.Archive, *problem, error) {
 	run := c.String("trim-run")
 	if !c.IsSet("trim-run") {
-		return outgoing{outlet}, nil
+		return outgoing{outlet}, nil, nil
 	}
 	if run == "" {
-		return nil, configFailed("--trim-run names no run", "each is a file in .mailstow/trim of the account's directory")
+		return nil, nil, configFailed("--trim-run names no run", "each is a file in .mailstow/trim of the account's directory")
 	}
-	messages, err := ar.Trimmed(ctx, run)
+	removed, err := ar.Trimmed(ctx, run)
 	var unknown *maildir.UnknownRunError
 	if errors.As(err, &unknown) {
-		return nil, configFailed("--trim-run: "+err.Error(), "there is "+strings.Join(unknown.Among, ", "))
+		return nil, nil, configFailed("--trim-run: "+err.Error(), "there is "+strings.Join(unknown.Among, ", "))
 	}
 	if err != nil {
-		return nil, archiveFailed(err)
+		return nil, nil, archiveFailed(err)
 	}
-	return trimmed{outgoing{outlet}, messages}, nil
+	if len(removed.Lost) == 0 {
+		return trimmed{outgoing{outlet}, removed.Folders}, nil, nil
+	}
+	lost := &problem{
+		what: fmt.Sprintf("%s not put back, of %s that the run removed: the archive has not got them any more", were(len(removed.Lost)), count(len(removed.Lost)+len(removed.Folders))),
+		why:  "their files were removed from the archive, or have changed, since", do: "look for these files in the backups of the archive", status: exitDamaged, code: "not_in_archive",
+	}
+	for _, file := range removed.Lost {
+		lost.details = append(lost.details, "file:    "+file)
+	}
+	lost.details = someOf(lost.details, "the list of the run names all of them")
+	return trimmed{outgoing{outlet}, removed.Folders}, lost, nil
 }
 
 // trimmed is an archive of which just what a trim run removed goes to a server.
@@ -106,19 +119,19 @@ type trimmed struct {
 
 func (t trimmed) Folders(ctx context.Context) ([]migrate.Folder, error) {
 	all, err := t.outgoing.Folders(ctx)
-	return slices.DeleteFunc(all, func(f migrate.Folder) bool {
-		for _, folder := range t.messages {
-			if folder == f.Path {
-				return false
-			}
-		}
-		return true
-	}), err
+	wanted := map[string]bool{}
+	for _, folder := range t.messages {
+		wanted[folder] = true
+	}
+	return slices.DeleteFunc(all, func(f migrate.Folder) bool { return !wanted[f.Path] }), err
 }
 
 func (t trimmed) Unclaimed(ctx context.Context, folder string, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
 	all, err := t.outgoing.Unclaimed(ctx, folder, m, live)
-	return slices.DeleteFunc(all, func(c fingerprint.Candidate) bool { return t.messages[c.Message] == "" }), err
+	return slices.DeleteFunc(all, func(c fingerprint.Candidate) bool {
+		_, removed := t.messages[c.Message]
+		return !removed
+	}), err
 }
 
 // outgoing gives the engine its interface.

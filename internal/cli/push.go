@@ -157,13 +157,23 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	if budget > 0 && (o.MaxOctets == 0 || budget < o.MaxOctets) {
 		o.MaxOctets = budget
 	}
-	from, err := outgoingOf(ctx, c, ar, outlet)
+	from, lost, err := outgoingOf(ctx, c, ar, outlet)
 	if err != nil {
 		return result, err
 	}
 	sink := &accountSink{out: out, account: a}
+	store := func() (result migrate.Result, err error) {
+		result, err = migrate.Run(ctx, s, from, sink, o)
+		switch {
+		case lost != nil && err == nil:
+			err = &problemError{problem: *lost}
+		case lost != nil:
+			out.warn(a, lost.what)
+		}
+		return result, err
+	}
 	if o.DryRun {
-		return migrate.Run(ctx, s, from, sink, o)
+		return store()
 	}
 	record := maildir.Run{Command: command, Source: a.source(), Started: started, Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)
@@ -171,7 +181,7 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 		return result, archiveFailed(err)
 	}
 	outlet.Count(number)
-	result, err = migrate.Run(ctx, s, from, sink, o)
+	result, err = store()
 	record.Ended, record.Missing, record.Settled = time.Now(), result.Missing(), result.Settled
 	for _, t := range result.Tallies {
 		record.New, record.NewOctets, record.OnServer = record.New+t.Sent, record.NewOctets+t.SentOctets, record.OnServer+t.OnServer

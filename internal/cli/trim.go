@@ -260,7 +260,8 @@ func (p *program) removeFrom(c *cli.Context, t *trimming, out *output) error {
 		return err
 	}
 	if out.dryRun {
-		return run()
+		err := run()
+		return errors.Join(err, t.tooMany(&t.result.Plan))
 	}
 	record := maildir.Run{Command: "trim", Source: a.source(), Started: started, Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)
@@ -327,23 +328,8 @@ func (r *removals) Became(ctx context.Context, m mailbox.Mailbox, ids []mailbox.
 // anything is removed.
 func (p *program) confirm(ctx context.Context, c *cli.Context, t *trimming, plan *trim.Plan, out *output) error {
 	out.plan(t, plan)
-	if t.most >= 0 || t.percent > 0 {
-		total := plan.Messages
-		listed := 0
-		for _, f := range plan.Folders {
-			listed += f.OnServer
-		}
-		total = max(total, listed)
-		most := t.most
-		if t.percent > 0 {
-			most = int(t.percent / 100 * float64(total))
-		}
-		if plan.Delete > most {
-			return &problemError{problem: problem{
-				what: fmt.Sprintf("nothing was deleted: the plan deletes %s of %s, more than --max-delete allows (%s)", count(plan.Delete), messages(total), count(most)),
-				do:   "look at the plan with --dry-run; if it is right, raise --max-delete", status: exitIncomplete, code: "max_delete",
-			}}
-		}
+	if err := t.tooMany(plan); err != nil {
+		return err
 	}
 	if !c.Bool("yes") {
 		if err := p.askName(ctx, t, plan); err != nil {
@@ -364,6 +350,28 @@ func (p *program) confirm(ctx context.Context, c *cli.Context, t *trimming, plan
 		}}
 	}
 	return nil
+}
+
+// tooMany returns an error if a plan removes more than --max-delete allows.
+func (t *trimming) tooMany(plan *trim.Plan) error {
+	if t.most < 0 && t.percent == 0 {
+		return nil
+	}
+	listed := 0
+	for _, f := range plan.Folders {
+		listed += f.OnServer
+	}
+	total, most := max(plan.Messages, listed), t.most
+	if t.percent > 0 {
+		most = int(t.percent / 100 * float64(total))
+	}
+	if plan.Delete <= most {
+		return nil
+	}
+	return &problemError{problem: problem{
+		what: fmt.Sprintf("nothing was deleted: the plan deletes %s of %s, more than --max-delete allows (%s)", count(plan.Delete), messages(total), count(most)),
+		do:   "look at the plan with --dry-run; if it is right, raise --max-delete", status: exitIncomplete, code: "max_delete",
+	}}
 }
 
 // askName has the person at the terminal type the account's name.
@@ -399,15 +407,15 @@ func (p *program) askName(ctx context.Context, t *trimming, plan *trim.Plan) err
 // trimFailed makes problems of how a run ended.
 func trimFailed(ctx context.Context, t *trimming, err error) (all []*problem) {
 	a := t.account
-	if ctx.Err() != nil {
-		pr := explain(ctx, a.name, err)
-		return []*problem{&pr}
-	}
 	for _, f := range t.result.Folders {
 		for _, pr := range folderProblems(a, f) {
 			pr.account = a.name
 			all = append(all, &pr)
 		}
+	}
+	if ctx.Err() != nil {
+		pr := explain(ctx, a.name, err)
+		return append(all, &pr)
 	}
 	for _, err := range joined(err) {
 		if errors.Is(err, trim.ErrUnsafe) || errors.Is(err, trim.ErrNotRemoved) {

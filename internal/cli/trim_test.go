@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -155,6 +156,26 @@ func TestTrimRemovesJustOldMailThatIsArchived(t *testing.T) {
 		}
 		if dated != 15 {
 			t.Errorf("%d messages have their flags and dates, want 15: %q", dated, untagged)
+		}
+
+		// What the archive has lost of them in the meantime is told.
+		lost := archived(t, filepath.Join(root, "alice@127.0.0.1"), "old03")
+		content, err := os.ReadFile(lost)
+		must(t, err)
+		must(t, os.Remove(lost))
+		if status, out, errs = mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", root); status != exitOK {
+			t.Errorf("backup without a file: status %d\n%s%s", status, out, errs)
+		}
+		if status, out, errs = mailstow(t, env, restore...); status != exitDamaged || !strings.Contains(out, "1 message was not put back, of 12") || !strings.Contains(out, filepath.Base(lost)[:20]) {
+			t.Errorf("restore without a file: status %d\n%s%s", status, out, errs)
+		}
+		must(t, os.WriteFile(lost, content, 0o600))
+		if status, out, errs = mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", root); status != exitOK {
+			t.Errorf("backup with it again: status %d\n%s%s", status, out, errs)
+		}
+		restore[5] = ""
+		if status, out, errs = mailstow(t, env, restore...); status != exitConfig || !strings.Contains(out, "names no run") {
+			t.Errorf("restore of no run: status %d\n%s%s", status, out, errs)
 		}
 
 		// And trimmed again: they were pushed, so they are compared first.
@@ -309,8 +330,10 @@ func TestTrimIsHeldBack(t *testing.T) {
 			t.Errorf("%q: status %d\n%s%s", args, status, out, errs)
 		}
 	}
-	if status, out, errs := mailstow(t, env, "trim", "mine", "--yes", "--max-delete", "7"); status != exitIncomplete || !strings.Contains(errs, "8 of 9 messages") {
-		t.Errorf("one more than may go: status %d\n%s%s", status, out, errs)
+	for _, how := range []string{"--yes", "--dry-run"} {
+		if status, out, errs := mailstow(t, env, "trim", "mine", how, "--max-delete", "7"); status != exitIncomplete || !strings.Contains(errs, "8 of 9 messages") {
+			t.Errorf("%s, one more than may go: status %d\n%s%s", how, status, out, errs)
+		}
 	}
 	wantSubjects(t, s, "INBOX", before)
 	nothingMarked(t, s)

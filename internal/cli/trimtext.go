@@ -143,6 +143,9 @@ func (t *trimming) showRoom(w io.Writer, p *trim.Plan) {
 		goal = ", oldest first until " + octets(p.Goal)
 		if o.Until.Percent > 0 {
 			goal = fmt.Sprintf(", oldest first until %g%% of %s", o.Until.Percent, octets(p.Quota))
+			if o.Quota > 0 && o.Quota != p.Quota {
+				goal += fmt.Sprintf(" (its own quota; not %s)", octets(o.Quota))
+			}
 		}
 	}
 	fmt.Fprintf(w, "\nPlan for %s (%s)%s\n", show(a.name), show(a.host), goal)

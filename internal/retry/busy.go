@@ -47,10 +47,13 @@ var busyWords = []string{
 
 var backoffTime = regexp.MustCompile(`(?i)suggested backoff time: *(\d{1,9}) *milliseconds`)
 
+// maxWait is how long a server can have us wait.
+const maxWait = time.Hour
+
 func readBusy(words string) (wait time.Duration, busy bool) {
 	if m := backoffTime.FindStringSubmatch(words); m != nil {
 		ms, _ := strconv.Atoi(m[1])
-		return time.Duration(ms) * time.Millisecond, true
+		return min(time.Duration(ms)*time.Millisecond, maxWait), true
 	}
 	words = strings.ToUpper(words)
 	for _, w := range busyWords {
