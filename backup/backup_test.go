@@ -447,6 +447,35 @@ func TestMailThatLeavesTheServerStays(t *testing.T) {
 	holds(t, dir, numbered("INBOX", 1, 5))
 }
 
+// A POP3 server may give the unique-id of a message that is gone to another one
+// (RFC 1939 section 7); and one that is back is the same.
+func TestUniqueIDThatIsGivenAgainNamesAnotherMessage(t *testing.T) {
+	dir := t.TempDir()
+	b := numbered("INBOX", 1, 5)
+	s := &server{protocol: mailbox.POP3, boxes: []*box{b}}
+	old, next := b.messages[1], message{uid: 2, text: "Subject: another\r\n\r\nbody\r\n"}
+	for _, step := range []struct {
+		do      func()
+		fetched int
+	}{
+		{func() {}, 5},
+		{func() { b.messages = slices.Delete(b.messages, 1, 2) }, 0},
+		{func() { b.messages = slices.Insert(b.messages, 1, next) }, 1},
+		{func() {}, 0},
+		{func() { b.messages = slices.Delete(b.messages, 1, 2) }, 0},
+		{func() { b.messages = slices.Insert(b.messages, 1, old) }, 0},
+	} {
+		step.do()
+		s.fetched = 0
+		result, _, err := run(t, dir, s, nil)
+		if sum := result.Sum(); err != nil || s.fetched != step.fetched || sum.Kept+sum.New+sum.Again != len(b.messages) {
+			t.Errorf("%d fetched, want %d; sum %+v, %v", s.fetched, step.fetched, sum, err)
+		}
+	}
+	b.messages = append(b.messages, next)
+	holds(t, dir, b)
+}
+
 // remove removes files of a folder, as a user may.
 func remove(t *testing.T, dir, folder string, n int) {
 	t.Helper()
