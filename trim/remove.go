@@ -72,11 +72,11 @@ func (r *run) removeSlice(ctx context.Context, s Session, f *folder, slice []*ca
 	switch {
 	case err != nil:
 		return err
-	case r.conn != s: // what was held was another session's
-		return errors.New("the connection was lost")
 	case len(doubts) > 0:
 		f.leave(doubts)
 		return errStop
+	case r.conn != s: // what was held was another session's
+		return errors.New("the connection was lost")
 	}
 	if r.protocol == mailbox.IMAP { // what was flagged in the meantime stays
 		if slice, err = r.hold(ctx, s, f, slice); err != nil || len(slice) == 0 {

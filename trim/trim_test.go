@@ -427,6 +427,16 @@ func TestWhatCannotBeComparedIsLeftAlone(t *testing.T) {
 		"the server sends without end": func(s *server, a *archive) {
 			s.serve = func(_ mailbox.ID, body string) string { return body + strings.Repeat("x", 100<<10) }
 		},
+		"the server sends without end after the plan": func(s *server, a *archive) {
+			a.change("INBOX", s.id(2), func(c *trim.Copy) { c.Exact = true })
+			s.headers = func(id mailbox.ID, block string) string {
+				if id == s.id(2) {
+					return "Subject: other\r\n\r\n"
+				}
+				return block
+			}
+			s.serve = func(_ mailbox.ID, body string) string { return body + strings.Repeat("x", 100<<10) }
+		},
 		"the file is gone when it is opened": func(s *server, a *archive) {
 			a.change("INBOX", s.id(2), func(c *trim.Copy) { c.SHA256 = sum("other") })
 			a.read = errors.New("no such file")
