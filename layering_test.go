@@ -16,7 +16,7 @@ var mayImport = map[string][]string{
 	".": {"internal/cli"},
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
-		"internal/imapconn", "internal/imapwire", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/quantity", "internal/report",
+		"internal/imapconn", "internal/imapwire", "internal/lookup", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/provider", "internal/quantity", "internal/report",
 		"internal/retry", "internal/sasl", "trim",
 	},
 
@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"internal/sasl":     {"internal/credential"},
 	"internal/netconn":  {"internal/retry"},
 	"internal/config":   {"internal/credential", "internal/quantity"},
+	"internal/lookup":   {"internal/provider"},
 	"internal/demo":     {},
 
 	// the words
@@ -43,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/credential":  {},
 	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
+	"internal/provider":    {},
 	"internal/quantity":    {},
 	"internal/repair":      {},
 	"internal/report":      {"mailbox"},
@@ -64,6 +66,7 @@ var homes = map[string][]string{
 	"github.com/urfave/cli":          {"internal/cli"},
 	"github.com/dustin/go-humanize":  {"internal/cli"},
 	"github.com/pelletier/go-toml":   {"internal/config", "maildir"},
+	"golang.org/x/net":               {"internal/lookup"},
 	"golang.org/x/term":              {"internal/cli"},
 	"golang.org/x/time":              {"internal/netconn"},
 	"golang.org/x/sys":               {"maildir"},

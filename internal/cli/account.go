@@ -27,6 +27,7 @@ import (
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
 	"mailstow/internal/pop3conn"
+	"mailstow/internal/provider"
 	"mailstow/internal/retry"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
@@ -43,16 +44,19 @@ var (
 type account struct {
 	name     string // what the user calls it
 	dir      string // its archive
+	address  string // "" if it is not known
 	protocol mailbox.Protocol
 	host     string
 	user     string
-	insecure bool // plain text to another machine, as the user insists
+	provider *provider.Provider // nil if it is not known
+	insecure bool               // plain text to another machine, as the user insists
 	endpoint netconn.Endpoint
 
 	method   string // of logging in, "" for the best with a password
 	authUser string // who logs in, "" for user
 	password func(context.Context) (credential.Secret, error)
-	changing bool // password returns an access token, which does not last
+	from     string // where the password is from, for people; "" if it is not known yet
+	changing bool   // password returns an access token, which does not last
 
 	once  sync.Mutex
 	known *credential.Secret // what secret has returned
@@ -88,12 +92,14 @@ func (a *account) source() string {
 // open logs in.
 func (a *account) open(secret credential.Secret) func(context.Context) (backup.Source, error) {
 	login := a.login(secret)
+	dial := func(ctx context.Context) (backup.Source, error) { return opened(imapconn.Dial(ctx, a.endpoint, login)) }
 	if a.protocol == mailbox.POP3 {
 		server := &pop3conn.Server{Endpoint: a.endpoint, Login: login}
-		return func(ctx context.Context) (backup.Source, error) { return opened(server.Dial(ctx)) }
+		dial = func(ctx context.Context) (backup.Source, error) { return opened(server.Dial(ctx)) }
 	}
 	return func(ctx context.Context) (backup.Source, error) {
-		return opened(imapconn.Dial(ctx, a.endpoint, login))
+		src, err := dial(ctx)
+		return src, a.understood(err)
 	}
 }
 
@@ -215,12 +221,10 @@ func apart(all []*account) error {
 
 func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*account, error) {
 	if strings.Contains(arg, "://") {
-		a, err := p.fromURL(c, config.Account{Server: arg}, "")
-		if err != nil {
-			return nil, err
+		if address := addressIn(arg); address != "" {
+			return p.account(c, cfg, root, address)
 		}
-		a.name, a.dir = a.dir, filepath.Join(root, a.dir)
-		return a, nil
+		return p.unnamed(c, root, config.Account{Server: arg})
 	}
 	if cfg != nil {
 		for _, set := range cfg.Accounts {
@@ -229,11 +233,37 @@ func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*
 			}
 		}
 	}
+	if strings.Contains(arg, "@") {
+		return p.unnamed(c, root, config.Account{Address: arg})
+	}
 	where := "there is no config file (looked for " + strings.Join(config.Paths(p.Getenv), ", ") + ")"
 	if cfg != nil {
 		where = "it is not in " + cfg.Path
 	}
-	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", arg, where), "name it there, or give the server: imaps://USER@HOST")
+	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", arg, where), "name it there, or give an address, or the server: imaps://USER@HOST")
+}
+
+// addressIn returns the address in a URL whose host gives addresses and serves
+// no mail: imaps://me@gmail.com; "" for any other.
+func addressIn(server string) string {
+	u, err := url.Parse(server)
+	if err != nil || u.User.Username() == "" || u.Port() != "" || provider.OfDomain(u.Hostname()) == nil || provider.OfHost(u.Hostname()) != nil {
+		return ""
+	}
+	return u.User.Username() + "@" + u.Hostname()
+}
+
+// unnamed makes an account of what the command line says: a URL, or an address.
+func (p *program) unnamed(c *cli.Context, root string, set config.Account) (*account, error) {
+	a, err := p.fromConfig(c, set)
+	if err != nil {
+		return nil, err
+	}
+	if set.Server == "" && set.Address != "" {
+		a.dir = maildir.PathOf(mailbox.NewName(set.Address))
+	}
+	a.name, a.dir = a.dir, filepath.Join(root, a.dir)
+	return a, nil
 }
 
 // configured makes an account of one in the config file.
@@ -246,15 +276,16 @@ func (p *program) configured(c *cli.Context, root string, set config.Account) (*
 		}
 		return nil, err
 	}
+	a.name, a.dir = set.Name, dirOf(c, root, set)
+	return a, nil
+}
+
+// dirOf returns the directory of an account of the config file.
+func dirOf(c *cli.Context, root string, set config.Account) string {
 	if set.Archive != "" && c.String("to") == "" {
 		root = set.Archive
 	}
-	dir := set.Name
-	if set.Address != "" {
-		dir = set.Address
-	}
-	a.name, a.dir = set.Name, filepath.Join(root, maildir.PathOf(mailbox.NewName(dir)))
-	return a, nil
+	return filepath.Join(root, maildir.PathOf(mailbox.NewName(first(set.Address, set.Name))))
 }
 
 // fromConfig makes an account of the URL that --via chooses.
@@ -263,12 +294,16 @@ func (p *program) fromConfig(c *cli.Context, set config.Account) (*account, erro
 	if p.storing {
 		via = mailbox.IMAP
 	}
+	whose, err := p.find(c, &set)
+	if err != nil {
+		return nil, err
+	}
 	if set.Server == "" { // one URL for each protocol
 		if set.Server = set.IMAP; set.IMAP == "" || via == mailbox.POP3 && set.POP3 != "" {
 			set.Server = set.POP3
 		}
 	}
-	a, err := p.fromURL(c, set, set.Address)
+	a, err := p.fromURL(c, set, whose)
 	if err != nil {
 		return nil, err
 	}
@@ -305,9 +340,10 @@ var schemes = map[string]struct {
 	"pop3+insecure": {mailbox.POP3, netconn.Plain, "110"},
 }
 
-// fromURL makes an account of the URL in set.Server. Its dir is still
-// relative: the user's address, else USER@HOST.
-func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*account, error) {
+// fromURL makes an account of the URL in set.Server, and of what is known of its
+// provider, nil for none. Its dir is still relative: the user's address, else
+// USER@HOST.
+func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Provider) (*account, error) {
 	set.Beside = p.beside
 	u, err := url.Parse(set.Server)
 	if err != nil {
@@ -321,9 +357,12 @@ func (p *program) fromURL(c *cli.Context, set config.Account, address string) (*
 	if _, hasPassword := u.User.Password(); hasPassword {
 		return nil, configFailed("the URL has a password in it, which everybody on this machine can see", "use --password-command, --password-file or MAILSTOW_PASSWORD")
 	}
-	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(loginOption(c, set, "user"), u.User.Username(), set.User, address)}
+	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(loginOption(c, set, "user"), u.User.Username(), set.User, set.Address)}
 	if a.user == "" {
 		return nil, configFailed("nobody is named to log in as", "imaps://USER@HOST, or --user USER")
+	}
+	if a.provider, a.address = whose, set.Address; whose == nil {
+		a.provider = provider.OfHost(a.host)
 	}
 	a.named, a.trim, a.keepNewer = set.Name != "", set.Trim, set.KeepNewerThan
 	a.dir = a.user
@@ -474,18 +513,27 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	var err error
 	switch {
 	case loginOption(c, set, "password-command") != "":
+		a.from = "`" + loginOption(c, set, "password-command") + "`"
 		secret, err = credential.FromCommand(ctx, credential.Shell(loginOption(c, set, "password-command")))
 	case loginOption(c, set, "password-file") == "-":
 		secret, err = credential.FromReader(p.Stdin, "standard input")
 	case loginOption(c, set, "password-file") != "":
-		secret, err = credential.FromFile(loginOption(c, set, "password-file"))
+		a.from = loginOption(c, set, "password-file")
+		secret, err = credential.FromFile(a.from)
 	case set.Name != "" && p.Getenv(own) != "":
+		a.from = own
 		return credential.NewSecret(p.Getenv(own)), nil
+	case set.Name != "" && credential.Granted(p.Getenv, set.Name) != "": // systemd
+		a.from = credential.Granted(p.Getenv, set.Name)
+		secret, err = credential.FromGranted(a.from)
 	case set.Name == "" && p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several:
+		a.from = "MAILSTOW_PASSWORD"
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	case len(set.PasswordCommand) > 0:
+		a.from = "`" + commandLine(set.PasswordCommand) + "`"
 		secret, err = credential.FromCommand(ctx, set.PasswordCommand)
 	case set.PasswordFile != "":
+		a.from = set.PasswordFile
 		secret, err = credential.FromFile(set.PasswordFile)
 	case set.HasPassword:
 		return set.Password, nil
@@ -499,12 +547,20 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	return commandSecret(secret, err)
 }
 
+// commandLine shows a command as it was written.
+func commandLine(argv []string) string {
+	if len(argv) == 3 && argv[0] == "sh" && argv[1] == "-c" {
+		return argv[2]
+	}
+	return strings.Join(argv, " ")
+}
+
 // ask asks the person at the terminal.
 func (p *program) ask(c *cli.Context, a *account) (credential.Secret, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil || c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin) {
+	tty, err := p.person(c)
+	if err != nil {
 		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "use --password-command, --password-file or MAILSTOW_PASSWORD")
 	}
 	defer tty.Close()

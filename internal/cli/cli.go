@@ -15,6 +15,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"mailstow/internal/lookup"
 )
 
 // Env is what a run of the program gets from outside.
@@ -24,6 +26,10 @@ type Env struct {
 	Stdout io.Writer
 	Stderr io.Writer
 	Getenv func(string) string
+
+	// Find finds the mail servers of an address, as [lookup.Finder.Find] does;
+	// nil for the usual way.
+	Find func(ctx context.Context, address string) ([]lookup.Server, error)
 }
 
 // Run runs the program and returns its exit status. When ctx ends with an
@@ -52,10 +58,11 @@ type program struct {
 	unknown error // a command that does not exist
 	several bool  // accounts are worked on
 
-	storing bool       // the account that is being made is where mail goes to
-	beside  bool       // and the other one is named by a URL
-	sharers int        // accounts at the same time, of a program that stays
-	asking  sync.Mutex // held while a person is asked
+	storing  bool       // the account that is being made is where mail goes to
+	changing bool       // mail is going to be removed from the account that is being made
+	beside   bool       // and the other one is named by a URL
+	sharers  int        // accounts at the same time, of a program that stays
+	asking   sync.Mutex // held while a person is asked
 }
 
 // terminal reports whether a stream is one, and a useful one.
@@ -86,7 +93,7 @@ func (p *program) app() *cli.App {
 			p.unknown = e
 		},
 		Commands: []*cli.Command{
-			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(),
+			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.providersCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -33,7 +33,7 @@ func (s *server) now(ctx context.Context) error {
 		return err
 	}
 	s.first, err = imapconn.Dial(ctx, s.account.endpoint, l)
-	return err
+	return s.account.understood(err)
 }
 
 func (s *server) close() {
@@ -56,7 +56,7 @@ func (s *server) Look(ctx context.Context) (migrate.Destination, error) {
 	}
 	conn, err := imapconn.Dial(ctx, s.account.endpoint, l)
 	if err != nil {
-		return nil, err
+		return nil, s.account.understood(err)
 	}
 	return conn, nil
 }
@@ -68,7 +68,7 @@ func (s *server) Upload(ctx context.Context) (migrate.Uploader, error) {
 	}
 	conn, err := imapconn.DialUploader(ctx, s.account.endpoint, l)
 	if err != nil {
-		return nil, err
+		return nil, s.account.understood(err)
 	}
 	return conn, nil
 }

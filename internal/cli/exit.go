@@ -87,7 +87,7 @@ func explain(ctx context.Context, account string, err error) problem {
 	case errors.As(err, &refused):
 		p.what = fmt.Sprintf("login refused by %s for user %q", refused.Server, refused.User)
 		p.server, p.status, p.code = refused.Answer, exitLogin, "auth_failed"
-		p.do = "check the user name and the password; some servers want the whole address as the name, some a password made for this program"
+		p.do = "check the user name and the password"
 	case errors.As(err, &cfg):
 		p.do, p.status, p.code = cfg.Hint, exitConfig, "config"
 	case errors.Is(err, credential.ErrNotPrivate):

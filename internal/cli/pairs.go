@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -152,7 +151,11 @@ func (p *program) makePair(c *cli.Context, cfg *config.File, root string, line c
 // sideOf makes the account of one side of a line: a URL, or an account of the
 // config file.
 func (p *program) sideOf(c *cli.Context, cfg *config.File, root string, side config.Account) (*account, error) {
-	if !strings.Contains(side.Server, "://") {
+	configured := cfg != nil && slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == side.Server || set.Address == side.Server })
+	if !configured && strings.Contains(side.Server, "@") && !strings.Contains(side.Server, "://") {
+		side.Address, side.Server = side.Server, ""
+	}
+	if side.Server != "" && !strings.Contains(side.Server, "://") {
 		if side.User != "" || side.HasPassword || side.PasswordVar != "" || side.PasswordFile != "" || side.PasswordCommand != nil {
 			return nil, configFailed(fmt.Sprintf("%q is an account of the config file, which says how to log in", side.Server), "leave its user and password out, or give a URL")
 		}
@@ -165,12 +168,7 @@ func (p *program) sideOf(c *cli.Context, cfg *config.File, root string, side con
 		}
 		return a, err
 	}
-	a, err := p.fromURL(c, side, side.Address)
-	if err != nil {
-		return nil, err
-	}
-	a.name, a.dir = a.dir, filepath.Join(root, a.dir)
-	return a, nil
+	return p.unnamed(c, root, side)
 }
 
 // bulk works on a list.

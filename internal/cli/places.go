@@ -38,11 +38,7 @@ func (p *program) places(c *cli.Context, args []string) ([]place, error) {
 	}
 	if cfg != nil && len(cfg.Accounts) > 0 && c.String("to") == "" {
 		for _, set := range cfg.Accounts {
-			a, err := p.configured(c, root, set)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, place{a.name, a.dir})
+			found = append(found, place{set.Name, dirOf(c, root, set)})
 		}
 		return found, nil
 	}
@@ -56,11 +52,7 @@ func (p *program) placesOf(c *cli.Context, cfg *config.File, root, arg string) (
 	if cfg != nil {
 		for _, set := range cfg.Accounts {
 			if set.Name == arg {
-				a, err := p.configured(c, root, set)
-				if err != nil {
-					return nil, err
-				}
-				return []place{{a.name, a.dir}}, nil
+				return []place{{set.Name, dirOf(c, root, set)}}, nil
 			}
 		}
 	}

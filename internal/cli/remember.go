@@ -3,7 +3,6 @@ package cli
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,14 +18,10 @@ type memory struct{ dir string }
 // memory returns the memory in the user's state directory; without one,
 // nothing is remembered.
 func (p *program) memory() memory {
-	state := p.Getenv("XDG_STATE_HOME")
-	if home := p.Getenv("HOME"); state == "" && home != "" {
-		state = filepath.Join(home, ".local", "state")
+	if dir := p.stateDir(); dir != "" {
+		return memory{filepath.Join(dir, "archives")}
 	}
-	if state == "" {
-		return memory{}
-	}
-	return memory{filepath.Join(state, "mailstow", "archives")}
+	return memory{}
 }
 
 func (m memory) file(archive string) string {
@@ -46,11 +41,7 @@ func (m memory) remember(archive, id string) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
-	tmp := fmt.Sprintf("%s.%d", m.file(archive), os.Getpid())
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, m.file(archive))
+	return replaceFile(m.file(archive), []byte(text))
 }
 
 // vanished reports whether an archive is remembered that is no longer there:

@@ -89,6 +89,7 @@ func (p *program) trim(c *cli.Context) error {
 	if !c.Bool("yes") && !c.Bool("dry-run") && (c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin)) {
 		return &usageError{text: "trim asks before it removes anything, and there is nobody to ask", hint: "add --yes, or --dry-run to see the plan"}
 	}
+	p.changing = true
 	accounts, err := p.accounts(c)
 	if err != nil {
 		return err

@@ -22,6 +22,9 @@ const defaultConnections = 4
 // want decides which of the account's mail is wanted, and how fast.
 func (a *account) want(c *cli.Context, set config.Account) (err error) {
 	a.connections = defaultConnections
+	if a.provider != nil && a.provider.Limits.Connections > 0 {
+		a.connections = min(a.connections, a.provider.Limits.Connections)
+	}
 	if set.Connections > 0 {
 		a.connections = set.Connections
 	}

@@ -31,8 +31,9 @@ type File struct {
 type Account struct {
 	Name            string
 	Address         string
+	Provider        string // its name; "" to have it found out
 	Server          string // a URL such as imaps://mail.example.org; or, in its place,
-	IMAP, POP3      string // one for each
+	IMAP, POP3      string // one for each; all empty to have them looked up
 	User            string
 	Password        credential.Secret
 	HasPassword     bool
@@ -94,6 +95,7 @@ func (e *Error) Error() string {
 // settings are the keys that an account, or [defaults], may have.
 type settings struct {
 	Address         string `toml:"address"`
+	Provider        string `toml:"provider"`
 	Server          string `toml:"server"`
 	IMAP            string `toml:"imap"`
 	POP3            string `toml:"pop3"`
@@ -279,6 +281,7 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 	a := Account{
 		Name:         name,
 		Address:      s.Address,
+		Provider:     strings.ToLower(or(s.Provider, defaults.Provider)),
 		Server:       s.Server,
 		IMAP:         s.IMAP,
 		POP3:         s.POP3,
@@ -328,8 +331,8 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		a.Timeout = d
 	}
 	switch {
-	case a.Server == "" && a.IMAP == "" && a.POP3 == "":
-		return fail(fmt.Sprintf("[accounts.%s] has no server", name), `server = "imaps://mail.example.org"`)
+	case a.Server == "" && a.IMAP == "" && a.POP3 == "" && a.Address == "" && a.Provider == "":
+		return fail(fmt.Sprintf("[accounts.%s] has neither a server nor an address", name), `address = "me@example.org", or server = "imaps://mail.example.org"`)
 	case a.Server != "" && (a.IMAP != "" || a.POP3 != ""):
 		return fail(fmt.Sprintf("[accounts.%s] has server beside imap or pop3", name), `give imap = "imaps://..." and pop3 = "pop3s://..." alone`)
 	}

@@ -63,7 +63,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"unknown top key", "achive = \"x\"\n" + account, 1, `there is no key "achive"`, "did you mean archive?"},
 		{"no TOML", account + "user = \n", 3, "", ""},
 		{"bad timeout", account + "timeout = \"soon\"\n", 1, "soon", "60s"},
-		{"no server", "[accounts.isp]\nuser = \"x\"\n", 1, "no server", "server ="},
+		{"no server", "[accounts.isp]\nuser = \"x\"\n", 1, "neither a server nor an address", "server ="},
 		{"bad name", "[accounts.Isp]\nserver = \"x\"\n", 1, `"Isp"`, "small letters"},
 		{"command is a number", account + "password_command = 3\n", 1, "password_command", ""},
 	} {

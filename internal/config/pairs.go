@@ -397,7 +397,7 @@ func (r *pairReader) toml(text []byte) {
 			}
 			a.Name, a.IMAP, a.POP3, *side.a = "", "", "", a
 			r.plain = r.plain || a.HasPassword
-			if !strings.Contains(side.text, "://") {
+			if !strings.Contains(side.text, "://") && a.Server != "" {
 				side.a.User = side.text
 			}
 			if side.password != "" {
@@ -421,12 +421,15 @@ func (r *pairReader) toml(text []byte) {
 // one host is no business of another.
 func (s settings) or(text string) settings {
 	if !strings.Contains(text, "://") {
+		if s.Server == "" && s.IMAP == "" && s.POP3 == "" && strings.Contains(text, "@") {
+			s.Address = text
+		}
 		return s
 	}
 	if hostOf(text) != hostOf(or(s.Server, or(s.IMAP, s.POP3))) {
 		s.Password, s.PasswordCommand, s.PasswordFile, s.Auth, s.AuthUser, s.TokenCommand = "", nil, "", "", "", nil
 	}
-	s.Server, s.IMAP, s.POP3, s.User = text, "", "", ""
+	s.Server, s.IMAP, s.POP3, s.User, s.Provider = text, "", "", "", ""
 	return s
 }
 

@@ -72,7 +72,7 @@ func TestAllMistakesOfAListAreToldAtOnce(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"[source]\nserve = \"x\"\n[[pair]]\nsource=\"a\"\ndestination=\"b\"\n":                   "source.serve",
-		"[source]\nserver=\"imaps://x\"\n[[pair]]\nsource=\"a\"\ndestination=\"b\"\n":            "[destination] has no server",
+		"[source]\nserver=\"imaps://x\"\n[[pair]]\nsource=\"a\"\ndestination=\"b\"\n":            "[destination] has neither a server nor an address",
 		"[[pair]]\nsource=\"imaps://a@x\"\ndestination=\"imaps://a@y\"\nmax_size=\"many\"\n":     "max_size",
 		"[[pair]]\nsource=\"imaps://a@x\"\ndestination=\"imaps://a@y\"\nsource_password=env:X\n": "",
 	} {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -53,6 +54,31 @@ func FromFile(path string) (Secret, error) {
 	if err := Private(f); err != nil {
 		return Secret{}, err
 	}
+	return FromReader(f, path)
+}
+
+// Granted returns the file in which systemd gives the service the password of an
+// account (LoadCredential=mailstow.ACCOUNT.password), "" if there is none.
+func Granted(getenv func(string) string, account string) string {
+	dir := getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return ""
+	}
+	path := filepath.Join(dir, "mailstow."+account+".password")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// FromGranted returns the first line of a file that systemd has made, which sees
+// to who can read it.
+func FromGranted(path string) (Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Secret{}, err
+	}
+	defer f.Close()
 	return FromReader(f, path)
 }
 

@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/config"
+	"mailstow/internal/lookup"
+	"mailstow/internal/provider"
+)
+
+// find says where an account's server is, if the account does not, and returns
+// whose it is; nil if that is not known.
+func (p *program) find(c *cli.Context, set *config.Account) (*provider.Provider, error) {
+	var pr *provider.Provider
+	if set.Provider != "" {
+		if pr = provider.Named(set.Provider); pr == nil {
+			return nil, configFailed(fmt.Sprintf("no provider called %q is known", set.Provider), "mailstow providers lists them; or give its server: server = \"imaps://HOST\"")
+		}
+	}
+	switch {
+	case set.Server != "" || set.IMAP != "" || set.POP3 != "":
+		return pr, nil
+	case pr != nil:
+		set.IMAP, set.User = pr.IMAP[0], first(set.User, pr.User(set.Address))
+		if len(pr.POP3) > 0 {
+			set.POP3 = pr.POP3[0]
+		}
+	case set.Address == "":
+		return nil, configFailed("it has neither a server nor an address", `server = "imaps://HOST", or address = "USER@DOMAIN"`)
+	default:
+		found, err := p.lookUp(c, set.Address)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range found {
+			if at := &set.POP3; strings.HasPrefix(s.URL, "imap") {
+				at = &set.IMAP
+				if *at == "" {
+					*at, pr = s.URL, s.Provider
+				}
+			} else if *at == "" {
+				*at = s.URL
+			}
+		}
+		set.User = first(set.User, found[0].User)
+	}
+	if (p.changing || p.storing) && set.IMAP != "" && pr != nil {
+		set.IMAP = pr.IMAP[len(pr.IMAP)-1]
+	}
+	return pr, nil
+}
+
+// lookUp finds the servers of an address, the best first. What is found is
+// remembered, so that a run at night does not depend on who answers then.
+func (p *program) lookUp(c *cli.Context, address string) ([]lookup.Server, error) {
+	m := p.servers()
+	if s := m.remembered(address, time.Now()); s != nil {
+		return s, nil
+	}
+	found, err := p.finder()(c.Context, address)
+	switch {
+	case errors.Is(err, lookup.ErrNone):
+		if s := m.remembered(address, time.Time{}); s != nil { // old, and better than nothing
+			return s, nil
+		}
+		return nil, configFailed("no mail server was found for "+address, `name it: imaps://USER@HOST, or server = "imaps://HOST" in the config file`)
+	case err != nil && c.Context.Err() != nil:
+		return nil, context.Cause(c.Context)
+	case err != nil:
+		return nil, configFailed(err.Error(), "write it like me@example.org, or name the server: imaps://USER@HOST")
+	}
+	if !found[0].Vouched {
+		if err := p.agree(c, address, found[0]); err != nil {
+			return nil, err
+		}
+	}
+	m.remember(address, found, time.Now()) // else it is looked up again
+	if p.terminal(p.Stderr) && !c.Bool("quiet") && !c.Bool("json") || c.Bool("verbose") {
+		fmt.Fprintf(p.Stderr, "%s: %s (%s)\n", show(address), show(found[0].URL), show(found[0].By))
+	}
+	return found, nil
+}
+
+// finder finds servers, on the network if it may.
+func (p *program) finder() func(context.Context, string) ([]lookup.Server, error) {
+	if p.Find != nil {
+		return p.Find
+	}
+	f := &lookup.Finder{Offline: p.Getenv("MAILSTOW_NO_LOOKUP") != ""}
+	return f.Find
+}
+
+// agree asks a person whether a server may have the password of which the
+// domain name system alone says that it is the right one.
+func (p *program) agree(c *cli.Context, address string, s lookup.Server) error {
+	host := provider.Host(s.URL)
+	refused := configFailed(fmt.Sprintf("%s is the server of %s by the word of %s alone, which could be forged", host, address, s.By),
+		fmt.Sprintf(`if it is right: server = "%s" in the config file, or that URL on the command line`, s.URL))
+	p.asking.Lock()
+	defer p.asking.Unlock()
+	tty, err := p.person(c)
+	if err != nil {
+		return refused
+	}
+	defer tty.Close()
+	fmt.Fprintf(tty, "%s: %s says that the server is %s. Nothing vouches for that.\nLog in there? [y/N] ", show(address), show(s.By), show(s.URL))
+	line, _ := bufio.NewReader(tty).ReadString('\n')
+	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+		return refused
+	}
+	return nil
+}
+
+// errNobody is returned where there is nobody to ask.
+var errNobody = errors.New("there is nobody to ask")
+
+// person returns the terminal of the person who may be asked. The caller closes
+// it, and holds asking.
+func (p *program) person(c *cli.Context) (*os.File, error) {
+	if c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin) {
+		return nil, errNobody
+	}
+	return os.OpenFile("/dev/tty", os.O_RDWR, 0)
+}
+
+// stateDir is where mailstow remembers things of this user, "" for nowhere.
+func (p *program) stateDir() string {
+	state := p.Getenv("XDG_STATE_HOME")
+	if home := p.Getenv("HOME"); state == "" && home != "" {
+		state = filepath.Join(home, ".local", "state")
+	}
+	if state == "" {
+		return ""
+	}
+	return filepath.Join(state, "mailstow")
+}
+
+// servers is where the servers of domains are remembered: a directory with a
+// file for each.
+type servers struct{ dir string }
+
+func (p *program) servers() servers {
+	dir := p.stateDir()
+	if dir != "" {
+		dir = filepath.Join(dir, "servers")
+	}
+	return servers{dir}
+}
+
+// serversLast is how long a server is taken for the one of a domain.
+const serversLast = 30 * 24 * time.Hour
+
+// knownServers is what is remembered of a domain.
+type knownServers struct {
+	Found   time.Time     `json:"found"`
+	Servers []knownServer `json:"servers"`
+}
+
+type knownServer struct {
+	URL  string `json:"url"`
+	User string `json:"user"` // with the address, or what stands in front of its @, as in autoconfig
+	By   string `json:"by"`
+}
+
+const (
+	wholeAddress = "%EMAILADDRESS%"
+	localPart    = "%EMAILLOCALPART%"
+)
+
+func (s servers) file(domain string) string {
+	return filepath.Join(s.dir, url.PathEscape(strings.ToLower(domain))+".json")
+}
+
+// remembered returns the servers of an address if they were found not too long
+// before now, or at any time if that is zero; nil if there are none.
+func (s servers) remembered(address string, now time.Time) (all []lookup.Server) {
+	local, domain, ok := cutAddress(address)
+	if s.dir == "" || !ok {
+		return nil
+	}
+	b, err := os.ReadFile(s.file(domain))
+	var known knownServers
+	if err != nil || json.Unmarshal(b, &known) != nil || !now.IsZero() && now.Sub(known.Found) > serversLast {
+		return nil
+	}
+	fill := strings.NewReplacer(wholeAddress, address, localPart, local)
+	for _, k := range known.Servers {
+		k.User = fill.Replace(k.User)
+		all = append(all, lookup.Server{URL: k.URL, User: k.User, By: k.By, Vouched: true, Provider: provider.OfHost(provider.Host(k.URL))})
+	}
+	return all
+}
+
+// remember notes the servers of an address.
+func (s servers) remember(address string, found []lookup.Server, now time.Time) error {
+	local, domain, ok := cutAddress(address)
+	if s.dir == "" || !ok {
+		return nil
+	}
+	known := knownServers{Found: now.UTC()}
+	for _, f := range found {
+		switch f.User {
+		case address:
+			f.User = wholeAddress
+		case local:
+			f.User = localPart
+		}
+		known.Servers = append(known.Servers, knownServer{f.URL, f.User, f.By})
+	}
+	b, err := json.Marshal(known)
+	if err == nil {
+		err = os.MkdirAll(s.dir, 0o700)
+	}
+	if err == nil {
+		err = replaceFile(s.file(domain), append(b, '\n'))
+	}
+	return err
+}
+
+func cutAddress(address string) (local, domain string, ok bool) {
+	i := strings.LastIndexByte(address, '@')
+	if i <= 0 || i == len(address)-1 {
+		return "", "", false
+	}
+	return address[:i], address[i+1:], true
+}
+
+// replaceFile puts a file that only its owner can read in the place of another,
+// at once.
+func replaceFile(path string, content []byte) error {
+	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mailstow/internal/lookup"
+	"mailstow/internal/mailtest"
+)
+
+// finding runs the program with servers that are found, and counts how often
+// they are looked for.
+func finding(t *testing.T, env map[string]string, found []lookup.Server, args ...string) (status, asked int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status = Run(t.Context(), Env{
+		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(name string) string { return env[name] },
+		Find: func(context.Context, string) ([]lookup.Server, error) {
+			if asked++; found == nil {
+				return nil, lookup.ErrNone
+			}
+			return found, nil
+		},
+	})
+	return status, asked, out.String(), errs.String()
+}
+
+func TestAddressIsAllThatIsNeeded(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly())
+	env, root := home(t, s), t.TempDir()
+	servers := []lookup.Server{
+		{URL: "imap+insecure://" + s.IMAP, User: "alice", By: "autoconfig of example.org", Vouched: true},
+		{URL: "pop3+insecure://" + s.POP3, User: "alice", By: "autoconfig of example.org", Vouched: true},
+	}
+	status, asked, out, errs := finding(t, env, servers, "backup", "alice@example.org", "--to", root, "-v")
+	if status != exitOK || asked != 1 || !strings.Contains(errs, "(autoconfig of example.org)") || !strings.Contains(out, "alice@example.org   ok") {
+		t.Errorf("status %d, asked %d times\n%s%s", status, asked, out, errs)
+	}
+	if got := len(messageFiles(t, filepath.Join(root, "alice@example.org"))); got != n {
+		t.Errorf("%d files, want %d", got, n)
+	}
+	// At night nobody answers; what was found is remembered, for others of the domain too.
+	status, asked, out, errs = finding(t, env, nil, "backup", "alice@example.org", "--to", root, "-v")
+	if status != exitOK || asked != 0 || !strings.Contains(out, "nothing new") {
+		t.Errorf("the second time: status %d, asked %d times\n%s%s", status, asked, out, errs)
+	}
+	config := filepath.Join(env["HOME"], "config.toml")
+	write(t, config, fmt.Sprintf("archive = %q\n[accounts.work]\naddress = \"alice@example.org\"\n", root))
+	env["MAILSTOW_CONFIG"] = config
+	for via, want := range map[string]string{"pop3": "recognised", "imap": "nothing new"} {
+		if status, _, out, errs = finding(t, env, nil, "backup", "work", "--via", via, "-v"); status != exitOK || !strings.Contains(out, want) {
+			t.Errorf("over %s: status %d\n%s%s", via, status, out, errs)
+		}
+	}
+	// After a month it is looked for again, and what is remembered counts if nothing is found.
+	remembered := filepath.Join(env["HOME"], ".local/state/mailstow/servers/example.org.json")
+	b, err := os.ReadFile(remembered)
+	must(t, err)
+	old := strings.Replace(string(b), fmt.Sprint(time.Now().UTC().Year()), "2001", 1)
+	if strings.Contains(old, "alice") {
+		t.Errorf("what is remembered of a domain names a user: %s", old)
+	}
+	must(t, os.WriteFile(remembered, []byte(old), 0o600))
+	if status, asked, out, errs = finding(t, env, nil, "backup", "work"); status != exitOK || asked != 1 {
+		t.Errorf("after a month: status %d, asked %d times\n%s%s", status, asked, out, errs)
+	}
+}
+
+// What the domain name system alone says may be anybody's word.
+func TestServerThatNobodyVouchesForGetsNoPassword(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	env := home(t, s)
+	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
+	servers := []lookup.Server{{URL: "imap+insecure://" + relay.Addr, User: "alice", By: "SRV record of example.org"}}
+	status, _, out, errs := finding(t, env, servers, "backup", "alice@example.org", "--to", t.TempDir())
+	if status != exitConfig || relay.Connections() != 0 || !strings.Contains(errs, "could be forged") {
+		t.Errorf("status %d, %d connections\n%s%s", status, relay.Connections(), out, errs)
+	}
+}
+
+func TestAddressWithoutAServerIsTold(t *testing.T) {
+	env := map[string]string{"HOME": t.TempDir(), "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}
+	status, asked, _, errs := finding(t, env, nil, "backup", "me@example.org", "--to", t.TempDir())
+	if status != exitConfig || asked != 1 || !strings.Contains(errs, "no mail server was found for me@example.org") {
+		t.Errorf("status %d, asked %d times\n%s", status, asked, errs)
+	}
+	env["MAILSTOW_NO_LOOKUP"] = "1"
+	if status, _, errs := mailstow(t, env, "backup", "me@example.org", "--to", t.TempDir()); status != exitConfig || !strings.Contains(errs, "no mail server was found") {
+		t.Errorf("without the network: status %d\n%s", status, errs)
+	}
+}
+
+// refusing is an IMAP server that answers each login with a no.
+func refusing(t *testing.T, answer string) string {
+	return mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1] hi\r\n", func(line string) string {
+		tag, _, _ := strings.Cut(line, " ")
+		return tag + " " + answer + "\r\n"
+	})
+}
+
+// What a provider says to a login, and what the user is told to do.
+func TestRefusedLoginIsUnderstood(t *testing.T) {
+	for _, c := range []struct{ name, more, answer, want string }{
+		{"work", "address = \"me@example.com\"\nuser = \"me\"\npassword_command = \"echo wrong\"", "NO [AUTHENTICATIONFAILED] Authentication failed.", `mailstow: work: login refused by ADDR for user "me"
+  server: NO [AUTHENTICATIONFAILED] Authentication failed.
+  do:     check what ` + "`echo wrong`" + ` gives; some servers want the whole address: user = "me@example.com"
+`},
+		{"gmail", "provider = \"gmail\"\naddress = \"me@gmail.com\"\npassword_command = \"echo wrong\"", "NO [ALERT] Application-specific password required: https://support.google.com/accounts/answer/185833 (Failure)", `mailstow: gmail: Google does not accept the account password for IMAP
+  server: NO [ALERT] Application-specific password required: https://support.google.com/accounts/answer/185833 (Failure)
+  do:     create an app password at https://myaccount.google.com/apppasswords and store it: mailstow auth login gmail
+`},
+		{"m365", "provider = \"microsoft365\"\naddress = \"me@contoso.example\"\npassword_command = \"echo wrong\"", "NO Basic authentication is disabled.", `mailstow: m365: Microsoft no longer accepts passwords over IMAP and POP3
+  server: NO Basic authentication is disabled.
+  do:     set auth = "oauth2" for this account, then: mailstow auth login m365      (man mailstow-oauth2)
+`},
+		{"netease", "provider = \"163\"\naddress = \"me@163.com\"\npassword_command = \"echo wrong\"", "NO LOGIN Login error or password error", `mailstow: netease: imap.163.com refused the login
+  server: NO LOGIN Login error or password error
+  why:    163 wants an authorization code (授权码), not the mail password, and IMAP must be switched on.
+  do:     https://mail.163.com, 设置, POP3/SMTP/IMAP: switch on IMAP, create a code, then: mailstow auth login netease
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			addr := refusing(t, c.answer)
+			dir := t.TempDir()
+			config := filepath.Join(dir, "config.toml")
+			write(t, config, fmt.Sprintf("archive = %q\n[accounts.%s]\nserver = \"imap+insecure://%s\"\n%s\n", dir, c.name, addr, c.more))
+			status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": config}, "backup", c.name)
+			if got := strings.ReplaceAll(errs, addr, "ADDR"); status != exitLogin || got != c.want {
+				t.Errorf("status %d\n%s%s, want\n%s", status, out, got, c.want)
+			}
+		})
+	}
+}
+
+func TestProviderThatIsNotKnownIsTold(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.toml")
+	write(t, config, "[accounts.x]\naddress = \"me@example.org\"\nprovider = \"gmial\"\n")
+	status, _, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": config}, "backup", "x")
+	if status != exitConfig || !strings.Contains(errs, `no provider called "gmial"`) {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+}
