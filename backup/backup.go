@@ -166,7 +166,10 @@ func (e *ArchiveError) Unwrap() error { return e.Err }
 
 // PausedError is the error of a run that stopped in good order before it had
 // everything: a limit was reached, or the server asked for it.
-type PausedError struct{ Reason string }
+type PausedError struct {
+	Reason string
+	Most   bool // it is Options.MaxOctets
+}
 
 func (e *PausedError) Error() string { return "stopped early: " + e.Reason }
 

@@ -424,7 +424,7 @@ func (r *run) store(ctx context.Context, p *plan, protocol mailbox.Protocol, m m
 	}
 	r.sink.Report(report.MessageArrived{Size: print.Size})
 	if r.octets.Add(print.Size) > r.MaxOctets && r.MaxOctets > 0 {
-		defer r.stop(&PausedError{Reason: fmt.Sprintf("%d octets have come", r.MaxOctets)})
+		defer r.stop(&PausedError{Reason: fmt.Sprintf("%d octets have come", r.MaxOctets), Most: true})
 	}
 	return true, r.keepOne(ctx, p, m, staged, note, false)
 }

@@ -372,6 +372,17 @@ func (a *Archive) SentSince(ctx context.Context, server string, since time.Time)
 	return octets, fromUnix(started), err
 }
 
+// PulledSince returns how many octets of messages have come from a server since a
+// time, also by runs that were killed, and when the first of them came; a zero
+// time if none did.
+func (a *Archive) PulledSince(ctx context.Context, server string, since time.Time) (octets int64, first time.Time, err error) {
+	var earliest sql.NullInt64
+	err = a.db.QueryRowContext(ctx, `SELECT coalesce(sum(m.size), 0), min(m.archived_at) FROM message m WHERE m.archived_at >= ? AND EXISTS
+		(SELECT 1 FROM mapping p JOIN mailbox b ON b.id = p.mailbox JOIN source s ON s.id = b.source WHERE p.message = m.id AND p.how = 'downloaded' AND s.name = ?)`,
+		since.Unix(), server).Scan(&octets, &earliest)
+	return octets, fromUnix(earliest), err
+}
+
 // EndRun notes how a run ended.
 func (a *Archive) EndRun(ctx context.Context, number int64, r Run) error {
 	_, err := a.db.ExecContext(ctx, "UPDATE run SET ended_at = ?, result = ?, reason = ?, new = ?, new_octets = ?, on_server = ?, missing = ?, settled = ? WHERE id = ?",

@@ -66,7 +66,8 @@ type account struct {
 	filter      func(now time.Time) filter.Filter
 	connections int   // most at the same time
 	transfer    int64 // octets after which to stop, 0 for never
-	daily       int64 // octets that may be stored there in 24 hours, 0 for any number
+	download    int64 // octets that may be read in 24 hours, 0 for any number
+	upload      int64 // octets that may be stored there in 24 hours, 0 for any number
 
 	named     bool // in the config file
 	trim      config.Trim

@@ -172,7 +172,7 @@ func (o *outcome) word() string {
 		return "ok"
 	case s == exitIncomplete:
 		return "incomplete"
-	case s == exitLater && o.problem.code == "paused":
+	case s == exitLater && o.problem.code != "locked":
 		return "paused"
 	case s == exitLater:
 		return "skipped"
@@ -243,7 +243,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 			return err
 		}
 		if dry {
-			return p.runEngine(c, a, login, nothing{}, out, o)
+			return p.runEngine(c, a, login, nothing{}, -1, out, o)
 		}
 	}
 	ar, err := maildir.Open(ctx, o.dir, maildir.Options{Write: !dry, Create: true, Others: out.sharers - 1})
@@ -257,13 +257,20 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 		return archiveFailed(err)
 	}
 	if dry {
-		return p.runEngine(c, a, login, archive{in}, out, o)
+		return p.runEngine(c, a, login, archive{in}, -1, out, o)
+	}
+	left, spent, err := downloadLeft(ctx, ar, a, time.Now())
+	switch {
+	case err != nil:
+		return archiveFailed(err)
+	case left == 0:
+		return &problemError{problem: problem{what: "what may be read in a day has been read", why: spent, do: "nothing; a later run goes on", status: exitLater, code: "daily_limit"}}
 	}
 	if err := memory.remember(o.dir, ar.ID()); err != nil {
 		out.warn(a, "the archive cannot be remembered, so its disappearance would not be noticed: "+err.Error())
 	}
 	o.beside.start(ar)
-	err = recorded(ctx, ar, a, o, func() error { return p.runEngine(c, a, login, archive{in}, out, o) })
+	err = recorded(ctx, ar, a, o, func() error { return p.runEngine(c, a, login, archive{in}, left, out, o) })
 	o.beside.wait(err)
 	if errors.As(err, new(*backup.ArchiveError)) {
 		ar.Abandon() // the next run looks for what this one left
@@ -382,8 +389,13 @@ func archiveFailed(err error) error {
 	return &backup.ArchiveError{Err: err}
 }
 
-// runEngine lets the engine work.
-func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Archive, out *output, o *outcome) (err error) {
+// runEngine lets the engine work. left is how many octets may come, -1 for any
+// number.
+func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Archive, left int64, out *output, o *outcome) (err error) {
+	most, budget := a.transfer, left > 0 && (a.transfer == 0 || left < a.transfer)
+	if budget {
+		most = left
+	}
 	sink := &accountSink{out: out, account: a, beside: o.beside}
 	o.result, err = backup.Run(c.Context, l.connect, ar, sink, backup.Options{
 		DryRun:       out.dryRun,
@@ -391,10 +403,11 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 		Filter:       a.filter(time.Now()),
 		Refetch:      c.Bool("refetch"),
 		FoldersFirst: o.beside != nil,
-		MaxOctets:    a.transfer,
+		MaxOctets:    most,
 		MaxDuration:  c.Duration("max-duration"),
 		Patience:     min(10*a.endpoint.Timeout, 5*time.Minute),
 	})
+	out.hidden(a, o.result)
 	var paused *backup.PausedError
 	switch {
 	case err == nil:
@@ -402,19 +415,9 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 	case errors.Is(err, backup.ErrIncomplete):
 		return &problemError{incomplete(o.result, sink, err), err}
 	case errors.As(err, &paused):
-		return &problemError{stoppedEarly(o.result, paused), err}
+		return &problemError{stoppedEarly(a, o.result, paused, budget && paused.Most, time.Now()), err}
 	}
 	return &serverError{err}
-}
-
-// stoppedEarly says why a run ended before it had everything.
-func stoppedEarly(result report.Result, paused *backup.PausedError) problem {
-	return problem{
-		what:   fmt.Sprintf("stopped early; %s to go", messages(result.Missing())),
-		why:    paused.Reason,
-		do:     "nothing; the next run goes on",
-		status: exitLater, code: "paused",
-	}
 }
 
 // accountSink passes one account's events on, and keeps what failed for the

@@ -150,12 +150,14 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	if o.Unsettled, err = ar.Killed(ctx, a.source()); err != nil {
 		return result, archiveFailed(err)
 	}
-	budget, err := dailyBudget(ctx, ar, a, started)
-	if err != nil && !o.DryRun {
-		return result, err
-	}
-	if budget > 0 && (o.MaxOctets == 0 || budget < o.MaxOctets) {
-		o.MaxOctets = budget
+	left, spent, err := uploadLeft(ctx, ar, a, started)
+	switch {
+	case err != nil:
+		return result, archiveFailed(err)
+	case left == 0 && !o.DryRun:
+		return result, &migrate.PausedError{Reason: spent}
+	case left > 0 && (o.MaxOctets == 0 || left < o.MaxOctets):
+		o.MaxOctets = left
 	}
 	from, lost, err := outgoingOf(ctx, c, ar, outlet)
 	if err != nil {
@@ -199,22 +201,6 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 		err = archiveFailed(endErr)
 	}
 	return result, err
-}
-
-// dailyBudget returns how many octets may be stored on the server yet, 0 for
-// any number.
-func dailyBudget(ctx context.Context, ar *maildir.Archive, a *account, now time.Time) (int64, error) {
-	if a.daily == 0 {
-		return 0, nil
-	}
-	sent, first, err := ar.SentSince(ctx, a.source(), now.Add(-24*time.Hour))
-	if err != nil {
-		return 0, archiveFailed(err)
-	}
-	if sent >= a.daily {
-		return 0, &migrate.PausedError{Reason: fmt.Sprintf("daily_upload: %s were stored since %s; go on after %s", octets(sent), local(first), local(first.Add(24*time.Hour)))}
-	}
-	return a.daily - sent, nil
 }
 
 // pushFailed makes a problem of the error of a run that has not stored

@@ -39,7 +39,8 @@ func (a *account) want(c *cli.Context, set config.Account) (err error) {
 	if a.transfer, err = size(c, "max-transfer", 0); err != nil {
 		return err
 	}
-	a.daily = set.DailyUpload
+	a.download, a.upload = set.DailyDownload, set.DailyUpload
+	a.budget()
 	limit, err := size(c, "bwlimit", set.Bandwidth)
 	if err != nil {
 		return err

@@ -52,7 +52,8 @@ type Account struct {
 	Folders, Include, Exclude []string
 	MaxSize                   int64 // octets; 0 for any
 	Bandwidth                 int64 // octets a second; 0 for any
-	DailyUpload               int64 // octets that may be stored there in 24 hours; 0 for any
+	DailyDownload             int64 // octets that may be read in 24 hours; 0 for what the provider allows, -1 for any
+	DailyUpload               int64 // octets that may be stored there in 24 hours; as DailyDownload
 	Connections               int   // 0 for the usual number
 
 	KeepNewerThan string // an age
@@ -113,13 +114,14 @@ type settings struct {
 	AuthUser     string `toml:"auth_user"`
 	TokenCommand any    `toml:"token_command"`
 
-	Folders     []string `toml:"folders"`
-	Include     []string `toml:"include"`
-	Exclude     []string `toml:"exclude"`
-	MaxSize     string   `toml:"max_size"`
-	Bandwidth   string   `toml:"bwlimit"`
-	DailyUpload string   `toml:"daily_upload"`
-	Connections int      `toml:"connections"`
+	Folders       []string `toml:"folders"`
+	Include       []string `toml:"include"`
+	Exclude       []string `toml:"exclude"`
+	MaxSize       string   `toml:"max_size"`
+	Bandwidth     string   `toml:"bwlimit"`
+	DailyDownload string   `toml:"daily_download"`
+	DailyUpload   string   `toml:"daily_upload"`
+	Connections   int      `toml:"connections"`
 
 	KeepNewerThan string `toml:"keep_newer_than"`
 	Trim          *Trim  `toml:"trim"`
@@ -367,12 +369,18 @@ func (a *Account) setSizes(s, defaults settings) (text, hint string) {
 	for _, c := range []struct {
 		key, text string
 		octets    *int64
+		budget    bool
 	}{
-		{"max_size", or(s.MaxSize, defaults.MaxSize), &a.MaxSize},
-		{"bwlimit", or(s.Bandwidth, defaults.Bandwidth), &a.Bandwidth},
-		{"daily_upload", or(s.DailyUpload, defaults.DailyUpload), &a.DailyUpload},
+		{"max_size", or(s.MaxSize, defaults.MaxSize), &a.MaxSize, false},
+		{"bwlimit", or(s.Bandwidth, defaults.Bandwidth), &a.Bandwidth, false},
+		{"daily_download", or(s.DailyDownload, defaults.DailyDownload), &a.DailyDownload, true},
+		{"daily_upload", or(s.DailyUpload, defaults.DailyUpload), &a.DailyUpload, true},
 	} {
-		if c.text == "" {
+		switch {
+		case c.text == "":
+			continue
+		case c.budget && c.text == "off":
+			*c.octets = -1
 			continue
 		}
 		var err error
