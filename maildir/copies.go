@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +28,7 @@ type Copy struct {
 
 	Exact   bool   // its octets are those that came from this mailbox, and nothing was odd about them
 	Foreign bool   // another program has put its file here
+	Synced  bool   // another program seems to keep the file in step with a server, and would remove it with the message
 	Object  string // the server's name for the content; "" for none
 	Dated   bool   // Arrived is the server's INTERNALDATE
 	Read    bool   // an IMAP server has told its flags, so that it is known whether it was read
@@ -38,6 +42,7 @@ type Copy struct {
 // last look and that the archive holds, or held. fn must not use the archive.
 func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mailbox.ID, Copy)) error {
 	interned := interned{}
+	synced := map[string]bool{} // folders
 	return rows(ctx, in.a.db, func(r *sql.Rows) error {
 		var c Copy
 		var id, how, note, flags, from, origin string
@@ -52,6 +57,10 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 		}
 		c.Exact, c.Foreign, c.Dated = how == "downloaded" && note == "", origin != "server", from == "internaldate"
 		c.Flags, c.Guessed = interned.fields(flags), from == "date"
+		if _, known := synced[c.Folder]; !known {
+			synced[c.Folder] = in.a.isSynced(c.Folder)
+		}
+		c.Synced = synced[c.Folder] || strings.Contains(c.Key, ",U=") // mbsync and offlineimap put the UID there
 		for _, size := range strings.FieldsFunc(sizes.String, func(r rune) bool { return r == ',' }) {
 			if n, err := strconv.ParseInt(size, 10, 64); err == nil {
 				c.FormSizes = append(c.FormSizes, n)
@@ -63,6 +72,33 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 		EXISTS (SELECT 1 FROM mapping o JOIN mailbox b ON b.id = o.mailbox JOIN source s ON s.id = b.source WHERE o.message = m.id AND s.name LIKE 'imap:%'),
 		m.archived_at, (SELECT group_concat(x.size) FROM form x WHERE x.message = m.id)
 		FROM mapping p JOIN message m ON m.id = p.message JOIN folder f ON f.id = m.folder WHERE p.mailbox = ? AND p.gone_at IS NULL`, in.place(mb).id)
+}
+
+// stateFiles are those of programs that keep a Maildir in step with a server
+// (mbsync), or that are one (Dovecot, Courier).
+var stateFiles = []string{".mbsyncstate", ".mbsyncstate.journal", ".uidvalidity", ".isyncuidmap.db", "dovecot-uidlist", "dovecot.index", "dovecot.index.log", "courierimapuiddb"}
+
+// isSynced reports whether a folder has the files of a program that removes mail
+// from it.
+func (a *Archive) isSynced(folderPath string) bool {
+	return slices.ContainsFunc(stateFiles, func(name string) bool {
+		_, err := a.root.Lstat(path.Join(folderPath, name))
+		return err == nil
+	})
+}
+
+// here returns an error if what stands at the archive's path is not what was
+// opened.
+func (a *Archive) here() error {
+	at, err := os.Stat(a.dir)
+	if err != nil {
+		return err
+	}
+	opened, err := a.root.Stat(".")
+	if err == nil && !os.SameFile(at, opened) {
+		err = fmt.Errorf("%s is another directory than it was", a.dir)
+	}
+	return err
 }
 
 // Forms returns the digests of other forms in which a server was sent messages,
@@ -89,7 +125,7 @@ type Doubt struct {
 
 // ReadBack opens the files of messages by their paths, reads each from the disk
 // and compares it with its size and digest in the index. Those that are right
-// are durable when it returns: the files, and the directories that name them.
+// are durable when it returns: the files, and all directories above them.
 // Those that are not it returns by the archive's numbers. It calls progress for
 // each message; calls may overlap.
 func (in *Intake) ReadBack(ctx context.Context, messages []int64, progress func(octets int64)) (map[int64]Doubt, error) {
@@ -102,6 +138,9 @@ func (in *Intake) ReadBack(ctx context.Context, messages []int64, progress func(
 		return err
 	}, "SELECT m.id, m.key, m.size, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.id IN (%s)")
 	if err != nil {
+		return nil, err
+	}
+	if err := in.a.here(); err != nil {
 		return nil, err
 	}
 	doubts := map[int64]Doubt{}
@@ -164,7 +203,14 @@ func (a *Archive) readBack(ctx context.Context, folderPath string, all []stored,
 			return err
 		}
 	}
-	return nil
+	for dir := folderPath; ; dir = path.Dir(dir) {
+		if err := a.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if dir == "." {
+			return nil
+		}
+	}
 }
 
 // syncDir makes the entries of a directory of the archive durable.

@@ -3,6 +3,7 @@ package maildir
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -57,23 +58,30 @@ type Undo struct {
 	started time.Time
 	file    *os.File // nil until there is something on it
 	name    string
+	doomed  bool // a message is on it
 }
 
 // Undo begins a list for a run that began at a time.
 func (in *Intake) Undo(started time.Time) *Undo { return &Undo{in: in, started: started} }
 
-// Name returns what the run is called, "" if nothing is on the list.
-func (u *Undo) Name() string { return u.name }
+// Name returns what the run is called, "" if no message is on the list.
+func (u *Undo) Name() string {
+	if !u.doomed {
+		return ""
+	}
+	return u.name
+}
 
 // Path returns where the list is.
 func (u *Undo) Path() string { return u.in.a.own(path.Join(undoDir, u.name+undoSuffix)) }
 
 // Add puts messages on the list. They are durable when it returns nil.
 func (u *Undo) Add(m mailbox.Mailbox, doomed []Doomed) error {
-	if u.file == nil {
-		if err := u.create(); err != nil {
-			return err
-		}
+	if err := u.in.a.here(); err != nil {
+		return err
+	}
+	if err := u.create(); err != nil {
+		return err
 	}
 	var lines []undoLine
 	for _, d := range doomed {
@@ -87,11 +95,15 @@ func (u *Undo) Add(m mailbox.Mailbox, doomed []Doomed) error {
 	if err := u.write(lines); err != nil {
 		return err
 	}
+	u.doomed = true
 	return u.file.Sync()
 }
 
-// create makes the list, and makes its name durable.
+// create makes the list, if there is none yet, and makes its name durable.
 func (u *Undo) create() error {
+	if u.file != nil {
+		return nil
+	}
 	root := u.in.a.root
 	dir := path.Join(ownDir, undoDir)
 	if err := root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -139,8 +151,11 @@ func (u *Undo) write(lines []undoLine) error {
 // server or, with why, still there; unmarked says that those are not marked as
 // deleted any more.
 func (u *Undo) Note(m mailbox.Mailbox, ids []mailbox.ID, why map[mailbox.ID]string, unmarked bool) error {
-	if u.file == nil {
+	if len(ids) == 0 {
 		return nil
+	}
+	if err := u.create(); err != nil { // about what an earlier run has doomed
+		return err
 	}
 	var lines []undoLine
 	for _, id := range ids {
@@ -164,37 +179,41 @@ func (u *Undo) Close() error {
 	return errors.Join(u.file.Sync(), u.file.Close())
 }
 
-// Begun returns the messages of a mailbox that earlier runs were about to
-// remove, so that it is mailstow that marked them if they are marked as
-// deleted.
-func (in *Intake) Begun(mb mailbox.Mailbox) (map[mailbox.ID]bool, error) {
-	begun := map[mailbox.ID]bool{}
-	names, err := in.a.undoNames()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		from := ""
-		err := in.a.eachUndo(name, func(l undoLine) {
+// Begun returns the messages that earlier runs were about to remove, so that it
+// is mailstow that marked them if they are marked as deleted, by the server's
+// spelling of their mailboxes.
+func (in *Intake) Begun() (map[string]map[mailbox.ID]bool, error) {
+	begun := map[string]map[mailbox.ID]bool{}
+	lists, err := in.a.undoLists()
+	for _, l := range lists {
+		for _, line := range l.lines {
+			wire := string(line.Wire)
 			switch {
-			case l.Kind == "run":
-				from = l.Source
-			case from != in.name || string(l.Wire) != mb.Wire:
-			case l.Kind == "message":
-				begun[l.ID] = true
-			case l.Kind == "kept": // the mark was taken back
-				delete(begun, l.ID)
+			case l.source != in.name:
+			case line.Kind == "message", line.Kind == "there":
+				if begun[wire] == nil {
+					begun[wire] = map[mailbox.ID]bool{}
+				}
+				begun[wire][line.ID] = true
+			case line.Kind == "kept", line.Kind == "gone": // the mark was taken back, or went with it
+				if delete(begun[wire], line.ID); len(begun[wire]) == 0 {
+					delete(begun, wire)
+				}
 			}
-		})
-		if err != nil {
-			return nil, err
 		}
 	}
-	return begun, nil
+	return begun, err
 }
 
-// undoNames returns the names of the archive's undo lists, in order.
-func (a *Archive) undoNames() (names []string, err error) {
+// undoList is an undo list as it stands.
+type undoList struct {
+	name, source string
+	started      time.Time
+	lines        []undoLine
+}
+
+// undoLists returns the archive's undo lists, the oldest first.
+func (a *Archive) undoLists() (all []undoList, err error) {
 	d, err := a.root.Open(path.Join(ownDir, undoDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -203,13 +222,35 @@ func (a *Archive) undoNames() (names []string, err error) {
 		return nil, err
 	}
 	defer d.Close()
+	var names []string
 	err = eachEntry(d, func(e fs.DirEntry) {
 		if name, ok := strings.CutSuffix(e.Name(), undoSuffix); ok {
 			names = append(names, name)
 		}
 	})
-	slices.Sort(names)
-	return names, err
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		l := undoList{name: name}
+		err := a.eachUndo(name, func(line undoLine) {
+			if line.Kind == "run" {
+				l.source = line.Source
+				l.started, _ = time.Parse(time.RFC3339, line.Started)
+				return
+			}
+			l.lines = append(l.lines, line)
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	// Names are in local time, which may be set back.
+	slices.SortFunc(all, func(a, b undoList) int {
+		return cmp.Or(a.started.Compare(b.started), cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name))
+	})
+	return all, nil
 }
 
 // eachUndo reads an undo list. What a killed run has left of a last line is no
@@ -246,21 +287,33 @@ func (e *UnknownRunError) Error() string {
 	return fmt.Sprintf("there is no trim run %q", e.Name)
 }
 
-// Trimmed is what a trim run was going to remove from a server, and did not keep
-// there in the end.
+// Trimmed is what a trim run has removed from a server, or was going to when it
+// was killed.
 type Trimmed struct {
 	Folders map[int64]string // by the archive's numbers
 	Lost    []string         // files, as they were called then, of which the archive has no message any more
+
+	// Begun are messages, by the server's spelling of their mailboxes, of which
+	// nobody has noted what became of them: they may still be there, marked as
+	// deleted. Source is the server.
+	Begun  map[string][]mailbox.ID
+	Source string
 }
 
 // Trimmed returns what a run has removed. The name may be the beginning of the
 // run's.
 func (a *Archive) Trimmed(ctx context.Context, run string) (t Trimmed, err error) {
-	names, err := a.undoNames()
+	lists, err := a.undoLists()
 	if err != nil {
 		return t, err
 	}
-	fits := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.HasPrefix(n, run) })
+	var names, fits []string
+	for _, l := range lists {
+		names = append(names, l.name)
+		if strings.HasPrefix(l.name, run) {
+			fits = append(fits, l.name)
+		}
+	}
 	if slices.Contains(fits, run) {
 		fits = []string{run}
 	}
@@ -270,45 +323,86 @@ func (a *Archive) Trimmed(ctx context.Context, run string) (t Trimmed, err error
 		}
 		return t, &UnknownRunError{run, names}
 	}
+	at := slices.IndexFunc(lists, func(l undoList) bool { return l.name == fits[0] })
+	t.Folders, t.Begun, t.Source = map[int64]string{}, map[string][]mailbox.ID{}, lists[at].source
+	listed := map[string][]undoLine{} // by keys
+	for _, f := range fateOf(lists[at:]) {
+		switch f.became {
+		case "kept":
+			continue
+		case "", "there":
+			t.Begun[string(f.Wire)] = append(t.Begun[string(f.Wire)], f.ID)
+		}
+		listed[f.Key] = append(listed[f.Key], f.undoLine)
+	}
+	type row struct {
+		id          int64
+		key, folder string
+		sum         []byte
+	}
+	var found []row
+	err = rowsIn(ctx, a.db, slices.Collect(maps.Keys(listed)), func(r *sql.Rows) error {
+		var x row
+		err := r.Scan(&x.id, &x.key, &x.sum, &x.folder)
+		found = append(found, x)
+		return err
+	}, "SELECT m.id, m.key, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.removed_at IS NULL AND m.key IN (%s)")
+	if err != nil {
+		return t, err
+	}
+	for _, inPlace := range []bool{true, false} { // a folder may have got another name, or a copy with the same file names
+		for _, x := range found {
+			i := slices.IndexFunc(listed[x.key], func(l undoLine) bool {
+				return fmt.Sprintf("%x", x.sum) == l.SHA256 && (l.Folder == x.folder || !inPlace)
+			})
+			if _, taken := t.Folders[x.id]; i >= 0 && !taken {
+				t.Folders[x.id] = x.folder
+				listed[x.key] = slices.Delete(listed[x.key], i, i+1)
+			}
+		}
+	}
+	for _, lines := range listed {
+		for _, l := range lines {
+			t.Lost = append(t.Lost, path.Join(l.Folder, l.Key))
+		}
+	}
+	slices.Sort(t.Lost)
+	return t, nil
+}
+
+// fate is a message on an undo list, and the last that is known of it.
+type fate struct {
+	undoLine
+	became string // gone, there, kept; "" for nothing
+}
+
+// fateOf returns what became of the messages of the first list, by its own word
+// and that of later ones, until one of these takes a message up again.
+func fateOf(lists []undoList) (all []*fate) {
 	type place struct {
 		wire string
 		id   mailbox.ID
 	}
-	removed, stays := map[place]undoLine{}, map[place]bool{}
-	if err := a.eachUndo(fits[0], func(l undoLine) {
-		at := place{string(l.Wire), l.ID}
-		switch l.Kind {
-		case "message":
-			removed[at] = l
-		case "gone", "there", "kept":
-			stays[at] = l.Kind == "kept" // the last word counts
+	open := map[place]*fate{}
+	for i, l := range lists {
+		for _, line := range l.lines {
+			at := place{string(line.Wire), line.ID}
+			f := open[at]
+			switch {
+			case l.source != lists[0].source:
+			case line.Kind == "message" && i == 0 && f == nil:
+				f = &fate{undoLine: line}
+				open[at] = f
+				all = append(all, f)
+			case line.Kind == "message" && i > 0:
+				if f != nil && f.became != "gone" {
+					f.became = "kept" // by the first run; the later list knows the rest
+				}
+				delete(open, at)
+			case f != nil && line.Kind != "message":
+				f.became = line.Kind
+			}
 		}
-	}); err != nil {
-		return t, err
 	}
-	listed := map[string]undoLine{} // by keys: a folder may have got another name since
-	for at, l := range removed {
-		if !stays[at] {
-			listed[l.Key] = l
-		}
-	}
-	t.Folders = map[int64]string{}
-	err = rowsIn(ctx, a.db, slices.Collect(maps.Keys(listed)), func(r *sql.Rows) error {
-		var id int64
-		var key, folderPath string
-		var sum []byte
-		if err := r.Scan(&id, &key, &sum, &folderPath); err != nil {
-			return err
-		}
-		if fmt.Sprintf("%x", sum) == listed[key].SHA256 {
-			t.Folders[id] = folderPath
-			delete(listed, key)
-		}
-		return nil
-	}, "SELECT m.id, m.key, m.sha256, f.path FROM message m JOIN folder f ON f.id = m.folder WHERE m.removed_at IS NULL AND m.key IN (%s)")
-	for _, l := range listed {
-		t.Lost = append(t.Lost, path.Join(l.Folder, l.Key))
-	}
-	slices.Sort(t.Lost)
-	return t, err
+	return all
 }

@@ -123,12 +123,20 @@ func (r *run) ahead(ctx context.Context, p *plan) error {
 	if err != nil {
 		return retry.Permanent(err)
 	}
-	if !p.exists {
+	if free = r.only(free); !p.exists {
 		p.Archived = len(free)
 	}
 	r.lacks(p, free)
 	return nil
 }
+
+// only returns those of the messages that are to be stored at all.
+func (r *run) only(all []fingerprint.Candidate) []fingerprint.Candidate {
+	return slices.DeleteFunc(all, func(c fingerprint.Candidate) bool { return !r.among(c.Message) })
+}
+
+// among reports whether a message is one of those that are to be stored.
+func (r *run) among(message int64) bool { return r.Only == nil || r.Only[message] }
 
 // lacks notes what the mailbox lacks, apart from what is not wanted there.
 func (r *run) lacks(p *plan, free []fingerprint.Candidate) {
@@ -239,6 +247,13 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	} else if err := r.matchUntold(ctx, d, p, known, strange, claimed); err != nil {
 		return err
 	}
+	for message := range claimed {
+		if !r.among(message) {
+			delete(claimed, message)
+			free = slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return c.Message == message })
+		}
+	}
+	free = r.only(free)
 	there := p.held
 	p.Archived = there + len(free)
 	p.OnServer = len(l.Messages)
@@ -278,7 +293,7 @@ func (r *run) trusted(ctx context.Context, d Destination, p *plan, listed map[ma
 			return
 		}
 		known[h.ID] = true
-		if h.Here && !h.Removed {
+		if h.Here && !h.Removed && r.among(h.Message) {
 			held[h.Message]++
 			if h.Recognised {
 				byHeader[h.ID] = true
@@ -371,7 +386,17 @@ func (r *run) recognise(ctx context.Context, d Destination, p *plan, strange []m
 		_, free := sought[c.Message]
 		return !free
 	})
-	pools := []*fingerprint.Pool{fingerprint.NewPool(slices.Clone(free)), fingerprint.NewPool(forms)}
+	first := slices.Clone(free)
+	slices.SortStableFunc(first, func(a, b fingerprint.Candidate) int { // of several alike, what is not to be stored is there
+		switch aIn, bIn := r.among(a.Message), r.among(b.Message); {
+		case aIn == bIn:
+			return 0
+		case bIn:
+			return -1
+		}
+		return 1
+	})
+	pools := []*fingerprint.Pool{fingerprint.NewPool(first), fingerprint.NewPool(forms)}
 	if err := describe(ctx, d, p.box, strange); err != nil {
 		return nil, 0, err
 	}

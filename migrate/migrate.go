@@ -161,6 +161,10 @@ type Options struct {
 	Filter      filter.Filter
 	Mapping     Mapping
 
+	// Only are the messages to be stored, by the archive's numbers; nil for all.
+	// The others are known, so that none is taken for one of them.
+	Only map[int64]bool
+
 	NoRepair    bool // a message that is refused is not sent in another form
 	SkipTooBig  bool // messages that are too large for the server are no failure
 	IgnoreQuota bool // store although the server says that it has no room

@@ -28,7 +28,7 @@ type folder struct {
 	asked  map[mailbox.ID]bool   // that the server was, or may have been, asked to remove
 	doomed map[mailbox.ID]bool   // that are on the list
 	said   map[mailbox.ID]string // why the server keeps what it was asked to remove, as noted; "" for what is gone
-	ours   []mailbox.ID          // that an earlier run has marked and that are kept now
+	marks  map[mailbox.ID]bool   // that bear, or may bear, a mark of mailstow as deleted
 	went   map[mailbox.ID]bool   // that have changed or gone meanwhile
 }
 
@@ -69,10 +69,13 @@ func (r *run) survey(ctx context.Context) error {
 	} else if !ways.Exactly {
 		return retry.Permanent(&NoWayError{Move: ways.Move && r.find(`\Trash`) != nil})
 	}
+	if r.begun, err = r.archive.Begun(); err != nil {
+		return &ArchiveError{err}
+	}
 	for _, m := range r.boxes {
-		f := &folder{Folder: &Folder{Mailbox: m.Name, Role: m.Role, Kept: map[Kept]int{}}, box: m, asked: map[mailbox.ID]bool{}, doomed: map[mailbox.ID]bool{}, said: map[mailbox.ID]string{}, went: map[mailbox.ID]bool{}}
+		f := &folder{Folder: &Folder{Mailbox: m.Name, Role: m.Role, Kept: map[Kept]int{}}, box: m, asked: map[mailbox.ID]bool{}, doomed: map[mailbox.ID]bool{}, said: map[mailbox.ID]string{}, went: map[mailbox.ID]bool{}, marks: map[mailbox.ID]bool{}}
 		r.folders = append(r.folders, f)
-		if f.Skipped = r.skips(m); f.Skipped == "" {
+		if f.Skipped = r.skips(m); f.Skipped == "" || len(r.begun[m.Wire]) > 0 && !r.DryRun {
 			if err := r.list(ctx, f); err != nil {
 				return err
 			}
@@ -118,11 +121,22 @@ func (r *run) list(ctx context.Context, f *folder) error {
 		return err
 	})
 	switch {
+	case retry.IsRefused(err) && f.Skipped != "":
+		return nil
 	case retry.IsRefused(err):
 		f.Refused = err.Error()
 		return nil
 	case err != nil:
 		return err
+	}
+	for _, m := range l.Messages {
+		if has(m.Flags, `\Deleted`) && r.begun[f.box.Wire][m.ID] {
+			f.marks[m.ID] = true
+		}
+	}
+	if f.Skipped != "" { // it is listed for its marks alone
+		f.stood = l.State
+		return nil
 	}
 	f.OnServer, f.listed, f.stood = max(l.Exists, len(l.Messages)), l.Messages, l.State
 	f.Why = r.incomplete(f, l)
@@ -269,11 +283,7 @@ func (r *run) choose(ctx context.Context) error {
 		if f.Skipped != "" || f.Why != "" || f.Refused != "" {
 			continue
 		}
-		some, err := r.candidates(f)
-		if err != nil {
-			return &ArchiveError{err}
-		}
-		all = append(all, some...)
+		all = append(all, r.candidates(f)...)
 	}
 	slices.SortStableFunc(all, func(a, b *candidate) int { return a.arrived.Compare(b.arrived) })
 	room := r.plan.Waiting // is free when the trash is emptied
@@ -297,21 +307,13 @@ func (r *run) choose(ctx context.Context) error {
 }
 
 // candidates returns the messages of a mailbox that may go.
-func (r *run) candidates(f *folder) ([]*candidate, error) {
+func (r *run) candidates(f *folder) (all []*candidate) {
 	uses := map[int64]int{}
-	var begun map[mailbox.ID]bool
 	for _, m := range f.listed {
 		uses[f.copies[m.ID].Message]++
-		if begun == nil && has(m.Flags, `\Deleted`) {
-			var err error
-			if begun, err = r.archive.Begun(f.box); err != nil {
-				return nil, err
-			}
-		}
 	}
-	var all []*candidate
 	for _, m := range f.listed {
-		c := &candidate{msg: m, copy: f.copies[m.ID], folder: f, ours: begun[m.ID]}
+		c := &candidate{msg: m, copy: f.copies[m.ID], folder: f, ours: f.marks[m.ID]}
 		if c.arrived = m.InternalDate; c.arrived.IsZero() && r.protocol == mailbox.POP3 {
 			c.arrived = time.Unix(c.copy.Arrived, 0)
 		}
@@ -320,14 +322,11 @@ func (r *run) candidates(f *folder) ([]*candidate, error) {
 		}
 		if why := r.keeps(c, uses[c.copy.Message] > 1); why != "" {
 			f.Kept[why]++
-			if c.ours {
-				f.ours = append(f.ours, m.ID)
-			}
 			continue
 		}
 		all = append(all, c)
 	}
-	return all, nil
+	return all
 }
 
 // keeps returns why a message stays, "" if it may go.
@@ -345,6 +344,8 @@ func (r *run) keeps(c *candidate, twin bool) Kept {
 		return Marked
 	case c.copy.Rewritten:
 		return Rewritten
+	case c.copy.Synced && !r.Synced:
+		return Synced
 	case c.missized() && !c.copy.Exact: // as when it was archived
 		return Missized
 	case twin:

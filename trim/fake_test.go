@@ -63,6 +63,15 @@ func (s *server) add(box, body string, date time.Time, flags ...string) {
 
 func (s *server) id(uid int) mailbox.ID { return mailbox.ID(fmt.Sprintf("%d:%d", s.validity, uid)) }
 
+// flag gives a message of INBOX flags.
+func (s *server) flag(uid int, flags ...string) {
+	for _, l := range s.mail["INBOX"] {
+		if l.uid == uid {
+			l.flags = flags
+		}
+	}
+}
+
 func (s *server) uids(box string) (all []int) {
 	for _, l := range s.mail[box] {
 		all = append(all, l.uid)
@@ -313,7 +322,9 @@ func (a *archive) Content(_ context.Context, n int64) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(a.files[n])), a.read
 }
 
-func (a *archive) Begun(mailbox.Mailbox) (map[mailbox.ID]bool, error) { return a.begun, nil }
+func (a *archive) Begun() (map[string]map[mailbox.ID]bool, error) {
+	return map[string]map[mailbox.ID]bool{"INBOX": a.begun}, nil
+}
 
 func (a *archive) Doom(_ mailbox.Mailbox, doomed []trim.Doomed) error {
 	if a.doom != nil {

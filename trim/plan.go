@@ -60,6 +60,7 @@ const (
 	RemovedHere Kept = "removed_locally"
 	Marked      Kept = "marked_deleted" // by another program
 	Rewritten   Kept = "rewritten"      // another program keeps it in another form
+	Synced      Kept = "synced"         // another program keeps its file in step with a server
 	Missized    Kept = "missized"       // the server has announced another size than that of what it sent
 	Twin        Kept = "twin"           // one archived copy stands for it and for another
 	Undated     Kept = "no_date"
@@ -73,7 +74,7 @@ const (
 )
 
 // Reasons are all of them.
-var Reasons = []Kept{NotArchived, RemovedHere, Marked, Rewritten, Missized, Twin, Undated, Draft, Flagged, Unread, Recent, TooYoung, TooSmall, NotNeeded}
+var Reasons = []Kept{NotArchived, RemovedHere, Marked, Rewritten, Synced, Missized, Twin, Undated, Draft, Flagged, Unread, Recent, TooYoung, TooSmall, NotNeeded}
 
 // Folder is what is going to be removed from a mailbox and, afterwards, what was.
 type Folder struct {
@@ -97,9 +98,10 @@ type Folder struct {
 	RemovedOctets int64
 	Left          []Remark // the server was to remove them, and they are still there
 	Meanwhile     int      // messages that were not removed as they have changed, or gone, meanwhile
+	StillMarked   int      // messages that stay, and that the server may still call deleted because of mailstow
 
 	// Others are messages that nobody asked to be removed and that are gone too;
-	// of these, some are in the archive.
+	// of these, some were found whole in the archive afterwards.
 	Others, OthersArchived int
 }
 
@@ -108,6 +110,7 @@ type Remark struct {
 	ID   mailbox.ID
 	Size int64
 	File string // below the account's directory; "" if it is not about the file
+	Gone bool   // the server has it no more
 	Text string
 }
 

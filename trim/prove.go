@@ -37,7 +37,7 @@ func (r *run) prove(ctx context.Context) error {
 			continue
 		}
 		r.sink.Report(report.MailboxStarted{Mailbox: f.Mailbox})
-		doubts, err := r.readBack(ctx, f.chosen)
+		doubts, err := r.readBack(ctx, f.chosen, r.sink)
 		if err != nil {
 			return err
 		}
@@ -64,8 +64,9 @@ func (f *folder) leave(doubts []Remark) {
 	f.chosen = nil
 }
 
-// readBack reads the files of messages, and returns those that are in doubt.
-func (r *run) readBack(ctx context.Context, chosen []*candidate) (doubts []Remark, err error) {
+// readBack reads the files of messages, and returns those that are in doubt. It
+// tells sink of its progress; nil is told nothing.
+func (r *run) readBack(ctx context.Context, chosen []*candidate, sink report.Sink) (doubts []Remark, err error) {
 	var messages []int64
 	for _, c := range chosen {
 		messages = append(messages, c.copy.Message)
@@ -74,7 +75,9 @@ func (r *run) readBack(ctx context.Context, chosen []*candidate) (doubts []Remar
 	found, err := r.archive.ReadBack(ctx, messages, func(octets int64) {
 		one.Lock()
 		defer one.Unlock()
-		r.sink.Report(report.MessageArrived{Size: octets})
+		if sink != nil {
+			sink.Report(report.MessageArrived{Size: octets})
+		}
 	})
 	if err != nil {
 		return nil, archiveFailed(ctx, err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"time"
 
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
@@ -32,12 +34,10 @@ func (r *run) removeAll(ctx context.Context) error {
 // remove removes what was chosen of a mailbox, in slices. After a lost
 // connection it goes on with what is still there.
 func (r *run) remove(ctx context.Context, f *folder) error {
-	for rest := f.chosen; len(rest) > 0; {
+	alone := r.protocol == mailbox.IMAP // if something else goes with it, it is seen with one message
+	for rest := f.chosen; len(rest) > 0; alone = false {
 		n := min(aSlice, len(rest))
-		if f.marked > 0 && len(f.asked) == 0 { // if the server expunges what others have marked, it is seen with one message
-			n = 1
-		}
-		err := r.do(ctx, func(s Session) error { return r.removeSlice(ctx, s, f, rest[:n]) })
+		err := r.do(ctx, func(s Session) error { return r.removeSlice(ctx, s, f, rest[:n], alone) })
 		switch {
 		case err == nil:
 		case errors.Is(err, errStop):
@@ -51,23 +51,24 @@ func (r *run) remove(ctx context.Context, f *folder) error {
 		default:
 			return err
 		}
-		rest = rest[n:]
+		if !alone {
+			rest = rest[n:]
+		}
 	}
 	return nil
 }
 
-// removeSlice proves once more that some messages can go, and removes them.
-func (r *run) removeSlice(ctx context.Context, s Session, f *folder, slice []*candidate) error {
+// removeSlice proves once more that some messages can go, and removes them or,
+// alone, the first of them.
+func (r *run) removeSlice(ctx context.Context, s Session, f *folder, slice []*candidate, alone bool) error {
 	slice, err := r.hold(ctx, s, f, slice)
 	if err != nil || len(slice) == 0 {
 		return err
 	}
-	doubts, err := r.readBack(ctx, slice)
-	if err == nil && len(doubts) == 0 {
-		var odd []*candidate
-		if odd, err = r.otherHeaders(ctx, s, f, slice); err == nil {
-			doubts, err = r.compareSome(ctx, f, odd)
-		}
+	var doubts []Remark
+	odd, err := r.otherHeaders(ctx, s, f, slice)
+	if err == nil {
+		doubts, err = r.compareSome(ctx, f, odd)
 	}
 	switch {
 	case err != nil:
@@ -83,10 +84,42 @@ func (r *run) removeSlice(ctx context.Context, s Session, f *folder, slice []*ca
 			return err
 		}
 	}
+	switch doubts, err := r.readBack(ctx, slice, nil); { // the last thing before the server is told
+	case err != nil:
+		return err
+	case len(doubts) > 0:
+		f.leave(doubts)
+		return errStop
+	}
+	if alone && len(f.asked) == 0 {
+		slice = slice[:1]
+	} else if alone { // it has been told already, over a connection that was lost
+		if slice = slices.DeleteFunc(slice, func(c *candidate) bool { return !f.asked[c.msg.ID] }); len(slice) == 0 {
+			return nil
+		}
+	}
 	if err := r.doom(f, slice); err != nil {
 		return &ArchiveError{err}
 	}
-	return r.order(ctx, s, f, slice)
+	if err := r.order(ctx, s, f, slice); err != nil {
+		return err
+	}
+	return r.readAgain(ctx, f, slice)
+}
+
+// readAgain reads messages that the server has just removed. If the archive is
+// what the server serves, or another program follows the server, they are gone
+// from it too.
+func (r *run) readAgain(ctx context.Context, f *folder, slice []*candidate) error {
+	doubts, err := r.readBack(ctx, slice, nil)
+	if err != nil || len(doubts) == 0 {
+		return err
+	}
+	for i := range doubts {
+		doubts[i].Gone = true
+	}
+	f.leave(doubts)
+	return errStop
 }
 
 // hold opens the mailbox and returns those of the messages that are still there
@@ -112,6 +145,11 @@ func (r *run) hold(ctx context.Context, s Session, f *folder, slice []*candidate
 	}
 	if r.protocol == mailbox.POP3 && f.lostMore(now) {
 		return nil, errStop
+	}
+	for id := range now {
+		if why, told := f.said[id]; told && why == "" {
+			return nil, errStop // it is still there, whatever the server said
+		}
 	}
 	var still []*candidate
 	var doubts []Remark
@@ -184,6 +222,9 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 	for _, c := range slice {
 		ids = append(ids, c.msg.ID)
 		f.asked[c.msg.ID] = true
+		if r.protocol == mailbox.IMAP {
+			f.marks[c.msg.ID] = true
+		}
 	}
 	trash := ""
 	if r.trash != nil {
@@ -201,7 +242,15 @@ func (r *run) order(ctx context.Context, s Session, f *folder, slice []*candidat
 	maps.Copy(f.said, removal.Left)
 	for _, id := range removal.Done {
 		f.said[id] = ""
+		delete(f.went, id)
+		delete(f.marks, id)
 	}
+	if removal.Unmarked {
+		for id := range removal.Left {
+			delete(f.marks, id)
+		}
+	}
+	f.Meanwhile = len(f.went)
 	for _, c := range slice {
 		if why, told := f.said[c.msg.ID]; told && why == "" {
 			f.Removed, f.RemovedOctets = f.Removed+1, f.RemovedOctets+max(c.msg.Size, 0)
@@ -262,6 +311,7 @@ func (r *run) compare(ctx context.Context, f *folder, l mailbox.Listing) error {
 	for _, m := range l.Messages {
 		there[m.ID] = true
 	}
+	var others []int64    // archived copies of what nobody asked to be removed
 	var news []mailbox.ID // of which something else was noted, or nothing
 	left := map[mailbox.ID]string{}
 	for _, m := range f.listed {
@@ -272,66 +322,91 @@ func (r *run) compare(ctx context.Context, f *folder, l mailbox.Listing) error {
 			f.Left = append(f.Left, Remark{ID: m.ID, Size: m.Size, Text: left[m.ID]})
 			if said == "" {
 				news = append(news, m.ID)
+				if r.protocol == mailbox.IMAP {
+					f.marks[m.ID] = true
+				}
 			}
 		case f.asked[m.ID]:
 			f.Removed++
 			f.RemovedOctets += max(m.Size, 0)
+			delete(f.marks, m.ID)
 			if !noted || said != "" {
 				news = append(news, m.ID)
 			}
 		case !there[m.ID] && !m.Transient:
 			f.Others++
 			if c := f.copies[m.ID]; c.Message != 0 && !c.Removed {
-				f.OthersArchived++
+				others = append(others, c.Message)
 			}
 		}
+	}
+	if len(others) > 0 {
+		doubts, err := r.archive.ReadBack(ctx, others, func(int64) {})
+		if err != nil {
+			return archiveFailed(ctx, err)
+		}
+		f.OthersArchived = len(others) - len(doubts)
 	}
 	if len(news) > 0 {
 		if err := r.archive.Became(ctx, f.box, news, left, false); err != nil {
 			return archiveFailed(ctx, err)
 		}
 	}
-	for id := range left {
-		f.ours = append(f.ours, id)
-	}
-	return r.unmarkIn(ctx, f)
-}
-
-// unmark takes the marks of earlier runs from what is to stay.
-func (r *run) unmark(ctx context.Context) error {
-	for _, f := range r.folders {
-		if err := r.unmarkIn(ctx, f); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
-func (r *run) unmarkIn(ctx context.Context, f *folder) error {
-	ids := f.ours
-	if f.ours = nil; len(ids) == 0 || r.trash != nil || r.protocol == mailbox.POP3 {
-		return nil
+// takingBack is how long it may take to take marks back when the run is to end
+// at once.
+const takingBack = 10 * time.Second
+
+// takeBack takes mailstow's marks as deleted from whatever stays, however the run
+// ends: any other program would remove what is marked.
+func (r *run) takeBack(ctx context.Context) {
+	if r.DryRun || r.protocol == mailbox.POP3 { // a session that does not end in QUIT has deleted nothing
+		return
 	}
-	err := r.do(ctx, func(s Session) error {
-		if _, err := s.Hold(ctx, f.box, ids); err != nil {
+	if ctx.Err() != nil {
+		r.hangUp(false)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), takingBack)
+		defer cancel()
+	}
+	for _, f := range r.folders {
+		if f.StillMarked = len(f.marks); f.StillMarked == 0 {
+			continue
+		}
+		if ids, err := r.unmark(ctx, f); err == nil {
+			f.StillMarked = 0
+			why := map[mailbox.ID]string{}
+			for _, id := range ids {
+				why[id] = "it stays"
+			}
+			r.archive.Became(ctx, f.box, ids, why, true) // else the next run does it again
+		}
+	}
+}
+
+// unmark takes marks back in a mailbox, and returns the messages that have none
+// now.
+func (r *run) unmark(ctx context.Context, f *folder) (ids []mailbox.ID, err error) {
+	err = r.do(ctx, func(s Session) error {
+		held, err := s.Hold(ctx, f.box, slices.Collect(maps.Keys(f.marks)))
+		if err != nil {
 			return err
+		}
+		ids = nil
+		for _, m := range held {
+			ids = append(ids, m.ID)
+		}
+		if len(ids) == 0 {
+			return nil
 		}
 		return s.Unmark(ctx, f.box, ids)
 	})
-	if r.refused(err) || errors.Is(err, mailbox.ErrRebuilt) { // the next run tries again
-		return nil
+	if errors.Is(err, mailbox.ErrRebuilt) { // none of them is there any more
+		return nil, nil
 	}
-	if err != nil {
-		return err
-	}
-	why := map[mailbox.ID]string{}
-	for _, id := range ids {
-		why[id] = "it stays"
-	}
-	if err := r.archive.Became(ctx, f.box, ids, why, true); err != nil {
-		return archiveFailed(ctx, err)
-	}
-	return nil
+	return ids, err
 }
 
 // measureAgain asks how much is used now.

@@ -70,8 +70,10 @@ type Archive interface {
 	// Content opens a message's file.
 	Content(ctx context.Context, message int64) (io.ReadCloser, error)
 
-	// Begun returns the messages that earlier runs were about to remove.
-	Begun(m mailbox.Mailbox) (map[mailbox.ID]bool, error)
+	// Begun returns the messages that earlier runs were about to remove and of
+	// which it is not known that they are gone or left in peace, by the server's
+	// spelling of their mailboxes.
+	Begun() (map[string]map[mailbox.ID]bool, error)
 
 	// Doom puts messages on the list of what this run removes. They are durable
 	// on it when it returns nil.
@@ -90,6 +92,7 @@ type Copy struct {
 
 	Exact   bool   // its octets are those that came from this mailbox, and nothing was odd about them
 	Foreign bool   // another program has put its file into the archive
+	Synced  bool   // another program seems to keep the file in step with a server, and would remove it with the message
 	Object  string // the server's name for the content; "" for none
 	Dated   bool   // Arrived is the server's INTERNALDATE
 	Read    bool   // an IMAP server has told its flags
@@ -125,6 +128,7 @@ type Options struct {
 	Quota      int64 // octets, where the server does not tell; 0 for none
 
 	Flagged, Unread bool // also such messages
+	Synced          bool // also those whose files another program keeps in step
 	Trash           bool // move to the trash
 	Paranoid        bool // download each message again and compare it
 
@@ -191,6 +195,7 @@ func Run(ctx context.Context, open func(context.Context) (Session, error), archi
 	r := &run{Options: o, open: open, archive: archive, sink: sink}
 	start := time.Now()
 	err := r.trim(ctx)
+	r.takeBack(ctx)
 	if r.conn != nil {
 		r.conn.Close(err == nil)
 	}
@@ -211,6 +216,7 @@ type run struct {
 	protocol mailbox.Protocol
 	boxes    []mailbox.Mailbox
 	trash    *mailbox.Mailbox // where mail goes to; nil if it is removed
+	begun    map[string]map[mailbox.ID]bool
 
 	plan    Plan
 	folders []*folder
@@ -237,8 +243,8 @@ func (r *run) trim(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := r.unmark(ctx); err != nil || r.plan.Delete == 0 {
-		return err
+	if r.plan.Delete == 0 {
+		return nil
 	}
 	if r.protocol == mailbox.POP3 { // others cannot get at the mailbox while a session has it
 		r.hangUp(true)
@@ -323,7 +329,7 @@ func (r *run) verdict(err error) error {
 	unsafe, left := false, false
 	for _, f := range r.folders {
 		unsafe = unsafe || f.Why != "" || len(f.Unsafe) > 0 || f.Others > f.OthersArchived
-		left = left || f.Refused != "" || len(f.Left) > 0
+		left = left || f.Refused != "" || len(f.Left) > 0 || f.StillMarked > 0
 	}
 	var all []error
 	if unsafe {

@@ -74,10 +74,10 @@ func TestTrimRemovesAndCounts(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	checkInvariants(t, s, a, before)
-	if want := []string{"remove 200 ", "remove 200 ", "remove 50 "}; !slices.Equal(s.log, want) {
+	if want := []string{"remove 1 ", "remove 199 ", "remove 200 ", "remove 50 "}; !slices.Equal(s.log, want) {
 		t.Errorf("the server was told %q, want %q", s.log, want)
 	}
-	if want := []string{"200 gone, 0 left", "200 gone, 0 left", "50 gone, 0 left"}; !slices.Equal(a.notes, want) { // each once
+	if want := []string{"1 gone, 0 left", "199 gone, 0 left", "200 gone, 0 left", "50 gone, 0 left"}; !slices.Equal(a.notes, want) { // each once
 		t.Errorf("noted was %q, want %q", a.notes, want)
 	}
 }
@@ -269,7 +269,7 @@ func TestServerThatRemovesNothing(t *testing.T) {
 		return true, mailbox.Removal{Left: left}, nil
 	}
 	r, err := trimOld(t, s, a)
-	if !errors.Is(err, trim.ErrNotRemoved) || r.Removed != 0 || len(a.gone) != 0 || len(s.log) != 1 || len(r.Folders[0].Left) != 200 {
+	if !errors.Is(err, trim.ErrNotRemoved) || r.Removed != 0 || len(a.gone) != 0 || len(s.log) != 1 || len(r.Folders[0].Left) != 1 {
 		t.Errorf("%d removed, %d left, told %q, %v", r.Removed, len(r.Folders[0].Left), s.log, err)
 	}
 	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) { return true, mailbox.Removal{Done: ids}, nil }
@@ -369,7 +369,7 @@ func TestAnswerIsLostAfterTheRemoval(t *testing.T) {
 // Somebody flags a message, and reads mail, while the plan is looked at.
 func TestWhatIsFlaggedMeanwhileIsKept(t *testing.T) {
 	s := newServer(5)
-	s.onHold = func(int) { s.mail["INBOX"][2].flags = []string{`\Seen`, `\Flagged`} }
+	s.onHold = func(int) { s.flag(3, `\Seen`, `\Flagged`) }
 	r, err := trimOld(t, s, of(s))
 	if err != nil || r.Removed != 4 || r.Folders[0].Meanwhile != 1 || !slices.Equal(s.uids("INBOX"), []int{3}) {
 		t.Errorf("%v are left; %+v, %v", s.uids("INBOX"), r, err)
@@ -526,7 +526,7 @@ func TestTrashIsMovedTo(t *testing.T) {
 	s := newServer(5)
 	s.boxes = append(s.boxes, mailbox.Mailbox{Name: mailbox.NewName("Bin"), Wire: "Bin", Role: `\Trash`})
 	r, err := trimOld(t, s, of(s), func(o *trim.Options) { o.Trash = true })
-	if err != nil || r.Removed != 5 || len(s.mail["Bin"]) != 5 || !slices.Equal(s.log, []string{"remove 5 Bin"}) || !r.ToTrash {
+	if err != nil || r.Removed != 5 || len(s.mail["Bin"]) != 5 || !slices.Equal(s.log, []string{"remove 1 Bin", "remove 4 Bin"}) || !r.ToTrash {
 		t.Errorf("%+v, %v, told %q", r, err, s.log)
 	}
 }
@@ -612,13 +612,13 @@ func TestMarksAreTakenBack(t *testing.T) {
 	s := newServer(5)
 	n := 0
 	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
-		if n++; n > 1 {
+		if n++; n != 2 {
 			return false, mailbox.Removal{}, nil
 		}
 		for _, l := range s.mail["INBOX"] {
 			l.flags = []string{`\Seen`, `\Deleted`}
 		}
-		s.mail["INBOX"][2].flags = []string{`\Seen`, `\Deleted`, `\Flagged`} // by its owner
+		s.flag(3, `\Seen`, `\Deleted`, `\Flagged`) // by its owner
 		return true, mailbox.Removal{}, errLost
 	}
 	r, err := trimOld(t, s, of(s))
@@ -640,7 +640,7 @@ func TestMarksAreTakenBack(t *testing.T) {
 func TestWhatIsFlaggedInTheLastMomentIsKept(t *testing.T) {
 	s := newServer(3)
 	s.headers = func(id mailbox.ID, block string) string {
-		s.mail["INBOX"][1].flags = []string{`\Seen`, `\Flagged`}
+		s.flag(2, `\Seen`, `\Flagged`)
 		return block
 	}
 	if r, err := trimOld(t, s, of(s)); err != nil || r.Removed != 2 || r.Folders[0].Meanwhile != 1 || !slices.Equal(s.uids("INBOX"), []int{2}) {
@@ -670,5 +670,151 @@ func TestDatesOfSendersDoNotMakeMailOld(t *testing.T) {
 	a.change("INBOX", s.id(2), func(c *trim.Copy) { c.Guessed, c.Since = true, now.AddDate(0, 0, -31).Unix() })
 	if r, err := trimOld(t, s, a); err != nil || !slices.Equal(s.uids("INBOX"), []int{1}) {
 		t.Errorf("%+v, %v", r.Folders[0], err)
+	}
+}
+
+// A POP3 server that empties the mailbox when a session ends: what it has taken
+// with it counts as archived only if it is found whole.
+func TestPOP3ServerThatEmptiesTheMailboxIsNotOK(t *testing.T) {
+	s := newServer(10)
+	s.protocol = mailbox.POP3
+	a := of(s)
+	for uid := 6; uid <= 10; uid++ {
+		a.change("INBOX", s.id(uid), func(c *trim.Copy) { c.Arrived = now.Unix() })
+	}
+	damaged := a.copies["INBOX"][s.id(9)].Message
+	a.doubt = func(n int64, _ int) *trim.Doubt {
+		if n == damaged {
+			return &trim.Doubt{File: "x", Text: "hash differs"}
+		}
+		return nil
+	}
+	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
+		s.mail["INBOX"] = nil
+		return true, mailbox.Removal{Done: ids, Over: true}, nil
+	}
+	r, err := trimOld(t, s, a)
+	if f := r.Folders[0]; !errors.Is(err, trim.ErrUnsafe) || f.Others != 5 || f.OthersArchived != 4 {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+// One that says yes and removes nothing gets no second slice.
+func TestPOP3ServerThatRemovesNothingIsStopped(t *testing.T) {
+	s := newServer(1000)
+	s.protocol = mailbox.POP3
+	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
+		return true, mailbox.Removal{Done: ids, Over: true}, nil
+	}
+	if r, err := trimOld(t, s, of(s)); !errors.Is(err, trim.ErrNotRemoved) || r.Removed != 0 || len(s.log) != 1 {
+		t.Errorf("told %q, removed %d, %v", s.log, r.Removed, err)
+	}
+}
+
+// The file is the last thing that is looked at before the server is told.
+func TestFileThatGoesWhileHeadersComeKeepsItsMessage(t *testing.T) {
+	s := newServer(3)
+	a := of(s)
+	bad := false
+	a.doubt = func(n int64, _ int) *trim.Doubt {
+		if bad && n == 2 {
+			return &trim.Doubt{File: "x", Text: "its file is not there"}
+		}
+		return nil
+	}
+	s.headers = func(_ mailbox.ID, b string) string { bad = true; return b }
+	if _, err := trimOld(t, s, a); !errors.Is(err, trim.ErrUnsafe) || len(s.uids("INBOX")) != 3 {
+		t.Errorf("left %v, %v", s.uids("INBOX"), err)
+	}
+}
+
+// The archive may be what the server serves, or another program may follow the
+// server: then one message is all that is lost.
+func TestFilesThatGoWithTheirMessagesStopTheRun(t *testing.T) {
+	s := newServer(300)
+	a := of(s)
+	a.doubt = func(n int64, _ int) *trim.Doubt {
+		if len(s.uids("INBOX")) < 300 && n == 1 {
+			return &trim.Doubt{File: "x", Text: "its file is not there"}
+		}
+		return nil
+	}
+	r, err := trimOld(t, s, a)
+	if !errors.Is(err, trim.ErrUnsafe) || r.Removed != 1 || len(s.log) != 1 || len(r.Folders[0].Unsafe) != 1 || !r.Folders[0].Unsafe[0].Gone {
+		t.Errorf("%d removed, told %q, %+v, %v", r.Removed, s.log, r.Folders[0], err)
+	}
+}
+
+func TestWhatAnotherProgramKeepsInStepStays(t *testing.T) {
+	s := newServer(3)
+	a := of(s)
+	a.change("INBOX", s.id(2), func(c *trim.Copy) { c.Synced = true })
+	r, err := trimOld(t, s, a)
+	if err != nil || !slices.Equal(s.uids("INBOX"), []int{2}) || r.Folders[0].Kept[trim.Synced] != 1 {
+		t.Errorf("%v are left, %+v, %v", s.uids("INBOX"), r.Folders[0], err)
+	}
+	if _, err := trimOld(t, s, a, func(o *trim.Options) { o.Synced = true }); err != nil || len(s.uids("INBOX")) != 0 {
+		t.Errorf("%v are left, %v", s.uids("INBOX"), err)
+	}
+}
+
+// However a run ends, what a killed one has marked, and this one has not removed,
+// is not marked any more.
+func TestMarksOfAKilledRunDoNotStay(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault func(s *server, a *archive)
+		more  func(o *trim.Options)
+	}{
+		"a file is in doubt": {fault: func(_ *server, a *archive) {
+			a.doubt = func(n int64, _ int) *trim.Doubt { return &trim.Doubt{File: "x", Text: "hash differs"} }
+		}},
+		"nothing has to go":         {more: func(o *trim.Options) { o.OlderThan, o.Until.Octets = time.Time{}, 1<<30 }},
+		"nobody agrees":             {more: func(o *trim.Options) { o.Confirm = func(context.Context, *trim.Plan) error { return errors.New("no") } }},
+		"the mailbox is left out":   {more: func(o *trim.Options) { o.Filter.Exclude = []string{"INBOX"} }},
+		"the backup was incomplete": {more: func(o *trim.Options) { o.Backup.Tallies[0].Reason = "NO" }},
+		"the list cannot be written": {fault: func(_ *server, a *archive) {
+			a.doom = func() error { return errors.New("no space left") }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(5)
+			s.flag(2, `\Seen`, `\Deleted`) // by the killed run
+			s.flag(4, `\Seen`, `\Deleted`) // by another program
+			a := of(s)
+			a.begun = map[mailbox.ID]bool{s.id(2): true, s.id(5): true}
+			if c.fault != nil {
+				c.fault(s, a)
+			}
+			trimOld(t, s, a, func(o *trim.Options) {
+				if c.more != nil {
+					c.more(o)
+				}
+			})
+			for _, l := range s.mail["INBOX"] {
+				if marked := slices.Contains(l.flags, `\Deleted`); marked != (l.uid == 4) {
+					t.Errorf("message %d: %v", l.uid, l.flags)
+				}
+			}
+			if len(s.mail["INBOX"]) != 5 {
+				t.Errorf("%v are left", s.uids("INBOX"))
+			}
+		})
+	}
+}
+
+// A run that is interrupted between marking and removing takes its marks back.
+func TestInterruptedRunLeavesNoMarks(t *testing.T) {
+	s := newServer(5)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s.removing = func(ids []mailbox.ID) (bool, mailbox.Removal, error) {
+		s.flag(1, `\Seen`, `\Deleted`)
+		cancel()
+		return true, mailbox.Removal{}, errLost
+	}
+	o := trim.Options{Backup: whole(s), OlderThan: now, KeepSince: now, Confirm: yes, Pause: time.Millisecond}
+	r, err := trim.Run(ctx, s.open, of(s), report.Discard, o)
+	if err == nil || len(s.mail["INBOX"]) != 5 || slices.Contains(s.mail["INBOX"][0].flags, `\Deleted`) || r.Folders[0].StillMarked != 0 {
+		t.Errorf("flags %v, %+v, %v", s.mail["INBOX"][0].flags, r.Folders[0], err)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"mailstow/internal/fingerprint"
 	"mailstow/internal/imapconn"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
@@ -78,70 +78,103 @@ func (s *server) login(ctx context.Context) (sasl.Login, error) {
 	return s.account.login(secret), err
 }
 
-// outgoingOf returns what goes to a server: all that the archive holds or, with
-// --trim-run, what that run removed. The problem is what the archive has lost of
-// that, nil if it has it all.
-func outgoingOf(ctx context.Context, c *cli.Context, ar *maildir.Archive, outlet *maildir.Outlet) (migrate.Archive, *problem, error) {
+// undone is what a trim run has removed, for a restore of just that.
+type undone struct {
+	maildir.Trimmed
+	lost *problem // what the archive has lost of it, nil if it has it all
+}
+
+// undoneBy returns what the run of --trim-run has removed; nil if there is no such
+// option.
+func undoneBy(ctx context.Context, c *cli.Context, ar *maildir.Archive) (*undone, error) {
 	run := c.String("trim-run")
 	if !c.IsSet("trim-run") {
-		return outgoing{outlet}, nil, nil
+		return nil, nil
 	}
 	if run == "" {
-		return nil, nil, configFailed("--trim-run names no run", "each is a file in .mailstow/trim of the account's directory")
+		return nil, configFailed("--trim-run names no run", "each is a file in .mailstow/trim of the account's directory")
 	}
 	removed, err := ar.Trimmed(ctx, run)
 	var unknown *maildir.UnknownRunError
 	if errors.As(err, &unknown) {
-		return nil, nil, configFailed("--trim-run: "+err.Error(), "there is "+strings.Join(unknown.Among, ", "))
+		return nil, configFailed("--trim-run: "+err.Error(), "there is "+strings.Join(unknown.Among, ", "))
 	}
 	if err != nil {
-		return nil, nil, archiveFailed(err)
+		return nil, archiveFailed(err)
 	}
+	u := &undone{Trimmed: removed}
 	if len(removed.Lost) == 0 {
-		return trimmed{outgoing{outlet}, removed.Folders}, nil, nil
+		return u, nil
 	}
-	lost := &problem{
+	u.lost = &problem{
 		what: fmt.Sprintf("%s not put back, of %s that the run removed: the archive has not got them any more", were(len(removed.Lost)), count(len(removed.Lost)+len(removed.Folders))),
 		why:  "their files were removed from the archive, or have changed, since", do: "look for these files in the backups of the archive", status: exitDamaged, code: "not_in_archive",
 	}
 	for _, file := range removed.Lost {
-		lost.details = append(lost.details, "file:    "+file)
+		u.lost.details = append(u.lost.details, "file:    "+file)
 	}
-	lost.details = someOf(lost.details, "the list of the run names all of them")
-	return trimmed{outgoing{outlet}, removed.Folders}, lost, nil
+	u.lost.details = someOf(u.lost.details, "the list of the run names all of them")
+	return u, nil
 }
 
-// trimmed is an archive of which just what a trim run removed goes to a server.
-type trimmed struct {
-	outgoing
-	messages map[int64]string // the folders of those, by the archive's numbers
-}
-
-func (t trimmed) Folders(ctx context.Context) ([]migrate.Folder, error) {
-	all, err := t.outgoing.Folders(ctx)
-	wanted := map[string]bool{}
-	for _, folder := range t.messages {
-		wanted[folder] = true
+// unmark takes the marks as deleted from what the run may have marked before it
+// was killed; else it would be taken to be there, and go.
+func (u *undone) unmark(ctx context.Context, s *server, in *maildir.Intake) error {
+	if len(u.Begun) == 0 || u.Source != s.account.source() {
+		return nil
 	}
-	return slices.DeleteFunc(all, func(f migrate.Folder) bool { return !wanted[f.Path] }), err
-}
-
-func (t trimmed) Unclaimed(ctx context.Context, folder string, m mailbox.Mailbox, live func(mailbox.ID) bool) ([]fingerprint.Candidate, error) {
-	all, err := t.outgoing.Unclaimed(ctx, folder, m, live)
-	return slices.DeleteFunc(all, func(c fingerprint.Candidate) bool {
-		_, removed := t.messages[c.Message]
-		return !removed
-	}), err
+	if s.first == nil {
+		if err := s.now(ctx); err != nil {
+			return err
+		}
+	}
+	boxes, err := s.first.Mailboxes(ctx)
+	if err != nil {
+		return err
+	}
+	notes := in.Undo(time.Now())
+	for _, m := range boxes {
+		ids := u.Begun[m.Wire]
+		if len(ids) == 0 {
+			continue
+		}
+		held, err := s.first.Hold(ctx, m, ids)
+		if errors.Is(err, mailbox.ErrRebuilt) {
+			continue // none of them is there any more
+		}
+		var there []mailbox.ID
+		why := map[mailbox.ID]string{}
+		for _, msg := range held {
+			if slices.ContainsFunc(msg.Flags, func(f string) bool { return strings.EqualFold(f, `\Deleted`) }) {
+				there = append(there, msg.ID)
+				why[msg.ID] = "it is put back"
+			}
+		}
+		if err == nil && len(there) > 0 {
+			if err = s.first.Unmark(ctx, m, there); err == nil {
+				err = notes.Note(m, there, why, true)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return notes.Close()
 }
 
 // outgoing gives the engine its interface.
-type outgoing struct{ *maildir.Outlet }
+type outgoing struct {
+	*maildir.Outlet
+	only map[string]bool // folders; nil for all
+}
 
 func (o outgoing) Folders(ctx context.Context) ([]migrate.Folder, error) {
 	all, err := o.Outlet.Folders(ctx)
 	var folders []migrate.Folder
 	for _, f := range all {
-		folders = append(folders, migrate.Folder(f))
+		if o.only == nil || o.only[f.Path] {
+			folders = append(folders, migrate.Folder(f))
+		}
 	}
 	return folders, err
 }

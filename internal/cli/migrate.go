@@ -142,7 +142,7 @@ func (p *program) rehearse(c *cli.Context, r *proof, source *account, to *server
 		if ar, err = maildir.Open(ctx, source.dir, maildir.Options{}); err == nil {
 			defer ar.Close()
 			if outlet, err = ar.To(ctx, to.account.source()); err == nil {
-				base = outgoing{outlet}
+				base = outgoing{Outlet: outlet}
 			}
 		}
 	}

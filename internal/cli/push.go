@@ -159,23 +159,40 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	case left > 0 && (o.MaxOctets == 0 || left < o.MaxOctets):
 		o.MaxOctets = left
 	}
-	from, lost, err := outgoingOf(ctx, c, ar, outlet)
+	from := outgoing{Outlet: outlet}
+	undo, err := undoneBy(ctx, c, ar)
 	if err != nil {
 		return result, err
+	}
+	if undo != nil {
+		from.only, o.Only = map[string]bool{}, map[int64]bool{}
+		for message, folder := range undo.Folders {
+			from.only[folder], o.Only[message] = true, true
+		}
 	}
 	sink := &accountSink{out: out, account: a}
 	store := func() (result migrate.Result, err error) {
 		result, err = migrate.Run(ctx, s, from, sink, o)
 		switch {
-		case lost != nil && err == nil:
-			err = &problemError{problem: *lost}
-		case lost != nil:
-			out.warn(a, lost.what)
+		case undo == nil || undo.lost == nil:
+		case err == nil:
+			err = &problemError{problem: *undo.lost}
+		default:
+			out.warn(a, undo.lost.what)
 		}
 		return result, err
 	}
 	if o.DryRun {
 		return store()
+	}
+	if undo != nil {
+		in, err := ar.From(ctx, a.source())
+		if err == nil {
+			err = undo.unmark(ctx, s, in)
+		}
+		if err != nil {
+			return result, err
+		}
 	}
 	record := maildir.Run{Command: command, Source: a.source(), Started: started, Result: "ok"}
 	number, err := ar.BeginRun(ctx, record)

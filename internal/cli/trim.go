@@ -41,8 +41,9 @@ func (p *program) trimCommand() *cli.Command {
   mailstow trim isp --older-than 30d --yes              # for cron; also over POP3
 
 Brings the archive up to date first. A message is removed only if its archived
-copy was read back in this run and is the same as the server's. Then the archive
-is its only copy: back the archive up. Over IMAP it can be put back:
+copy was read back in this run, and the server's still has its size, date and
+header (--paranoid: its every octet). Then the archive is its only copy: back
+the archive up. Over IMAP it can be put back:
   mailstow restore isp --trim-run RUN`,
 		Flags: slices.Concat([]cli.Flag{
 			text("to", "archive `DIR`; each account gets a directory in it", "t"),
@@ -56,6 +57,7 @@ is its only copy: back the archive up. Over IMAP it can be put back:
 			text("keep-newer-than", "never remove mail newer than `AGE` (default: 30d)"),
 			yes("include-flagged", "remove flagged mail too"),
 			yes("include-unread", "remove unread mail too; drafts are always kept"),
+			yes("include-synced", "remove mail too whose files mbsync or a server keeps in step; first stop that, or it removes them"),
 			yes("trash", "move to the trash instead"),
 			yes("paranoid", "download every message again and compare it"),
 			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
@@ -127,6 +129,7 @@ func trimOptions(c *cli.Context, a *account, now time.Time) (t *trimming, err er
 	o := &t.options
 	o.DryRun, o.Paranoid = c.Bool("dry-run"), c.Bool("paranoid")
 	o.Flagged, o.Unread, o.Trash = c.Bool("include-flagged") || set.IncludeFlagged, c.Bool("include-unread") || set.IncludeUnread, c.Bool("trash") || set.Trash
+	o.Synced = c.Bool("include-synced") || set.IncludeSynced
 	inner := a.filter
 	a.filter = func(now time.Time) filter.Filter { // the backup is of all mail, old or not
 		f := inner(now)
@@ -469,7 +472,14 @@ func folderProblems(a *account, f *trim.Folder) (all []problem) {
 			pr.why = "the file changed or the disk is failing"
 			pr.do = "move the file away, then: mailstow backup " + a.name + " --refetch   (the server still has the message)"
 		}
+		if slices.ContainsFunc(f.Unsafe, func(r trim.Remark) bool { return r.Gone }) {
+			pr.why = "it was whole until it was removed from the server: another program keeps the archive in step with the server, or the server serves the archive"
+			pr.do = "take it from a backup of the archive, and keep that program from the archive"
+		}
 		all = append(all, pr)
+	}
+	if n := f.StillMarked; n > 0 {
+		all = append(all, problem{what: fmt.Sprintf("%s: %s may still be marked as deleted, so that another program could remove them", name, messages(n)), do: "run it again: that takes the marks back, or finishes", status: exitIncomplete, code: "marked"})
 	}
 	if f.Refused != "" {
 		all = append(all, problem{what: fmt.Sprintf("%s: %s: the server does not allow it", name, nothing), server: f.Refused, do: "nothing now, it is tried again on every run", status: exitIncomplete, code: "not_removed"})

@@ -17,6 +17,7 @@ var keptWords = map[trim.Kept]string{
 	trim.RemovedHere: "removed from the archive by you",
 	trim.Marked:      "marked as deleted by another program",
 	trim.Rewritten:   "archived in another form by another program",
+	trim.Synced:      "in step with another program (--include-synced)",
 	trim.Missized:    "of another size, by the server's word, than what it sends",
 	trim.Twin:        "with one archived copy for two",
 	trim.Undated:     "without a date",

@@ -169,7 +169,7 @@ func (p *program) prove(c *cli.Context, dir string, a *account, out *output) (*p
 	if err != nil {
 		return nil, archiveFailed(err)
 	}
-	result, err := migrate.Prove(c.Context, &server{account: a}, outgoing{outlet}, &accountSink{out: out, account: a}, o, c.Bool("full"))
+	result, err := migrate.Prove(c.Context, &server{account: a}, outgoing{Outlet: outlet}, &accountSink{out: out, account: a}, o, c.Bool("full"))
 	return &proof{account: a, dir: dir, command: "verify", result: result, problem: pushFailed(c.Context, a, result, err)}, nil
 }
 

@@ -73,6 +73,7 @@ type Trim struct {
 	MaxDelete      string   `toml:"max_delete"`
 	IncludeFlagged bool     `toml:"include_flagged"`
 	IncludeUnread  bool     `toml:"include_unread"`
+	IncludeSynced  bool     `toml:"include_synced"`
 	Trash          bool     `toml:"trash"`
 	BeforeIt       any      `toml:"before"` // a text or a list of texts
 	Before         []string `toml:"-"`      // a command that has to succeed first; nil for none
