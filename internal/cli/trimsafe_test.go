@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -55,20 +56,20 @@ func marking(t *testing.T) (s *mailtest.Server, env map[string]string, account s
 	s = mailtest.Dovecot(t)
 	put(t, s, "INBOX", old, `\Seen`, several("old", 8)...)
 	put(t, s, "INBOX", time.Now(), `\Seen`, "recent")
-	var kill func()
+	var running atomic.Pointer[exec.Cmd]
 	var expunges, dead atomic.Int32
 	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Pass: func(line string) bool {
 		if strings.Contains(line, "UID EXPUNGE") && expunges.Add(1) == 2 {
 			dead.Store(1)
-			kill()
+			running.Load().Process.Kill()
 			return false
 		}
 		return true
 	}})
 	env, account = configuredHome(t, s, relay.Addr)
 	cmd := command(built(t), env, "trim", "mine", "--yes", "--older-than", "1y")
-	kill = func() { cmd.Process.Kill() }
 	must(t, cmd.Start())
+	running.Store(cmd)
 	cmd.Wait()
 	time.Sleep(100 * time.Millisecond)
 	n := 0
@@ -151,21 +152,25 @@ func TestMarkThatWasTakenBackIsForgotten(t *testing.T) {
 func TestInterruptedTrimLeavesNoMarks(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	put(t, s, "INBOX", old, `\Seen`, several("old", 8)...)
-	var cmd *exec.Cmd
+	var running atomic.Pointer[exec.Cmd]
 	var expunges atomic.Int32
 	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Pass: func(line string) bool {
 		if strings.Contains(line, "UID EXPUNGE") && expunges.Add(1) == 2 {
-			cmd.Process.Signal(os.Interrupt)
+			running.Load().Process.Signal(os.Interrupt)
 			time.Sleep(300 * time.Millisecond)
 			return false
 		}
 		return true
 	}})
 	env, _ := configuredHome(t, s, relay.Addr)
-	cmd = command(built(t), env, "trim", "mine", "--yes", "--older-than", "1y")
-	out, _ := cmd.CombinedOutput()
-	if cmd.ProcessState.ExitCode() != 130 || !strings.Contains(string(out), "deleted 1 message") {
-		t.Errorf("%v\n%s", cmd.ProcessState, out)
+	cmd := command(built(t), env, "trim", "mine", "--yes", "--older-than", "1y")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(t, cmd.Start())
+	running.Store(cmd)
+	cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 130 || !strings.Contains(out.String(), "deleted 1 message") {
+		t.Errorf("%v\n%s", cmd.ProcessState, out.String())
 	}
 	nothingMarked(t, s)
 	wantSubjects(t, s, "INBOX", several("old", 8)[1:])
