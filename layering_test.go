@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
 		"internal/imapconn", "internal/imapwire", "internal/lookup", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/provider", "internal/quantity", "internal/report",
-		"internal/retry", "internal/sasl", "trim",
+		"internal/retry", "internal/sasl", "internal/signin", "trim",
 	},
 
 	// the engine: no network, no disk, no terminal
@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"internal/netconn":  {"internal/retry"},
 	"internal/config":   {"internal/credential", "internal/quantity"},
 	"internal/lookup":   {"internal/provider"},
+	"internal/signin":   {"internal/credential"},
 	"internal/demo":     {},
 
 	// the words
@@ -67,9 +68,11 @@ var homes = map[string][]string{
 	"github.com/dustin/go-humanize":  {"internal/cli"},
 	"github.com/pelletier/go-toml":   {"internal/config", "maildir"},
 	"golang.org/x/net":               {"internal/lookup"},
+	"golang.org/x/oauth2":            {"internal/signin"},
 	"golang.org/x/term":              {"internal/cli"},
 	"golang.org/x/time":              {"internal/netconn"},
 	"golang.org/x/sys":               {"maildir"},
+	"github.com/zalando/go-keyring":  {"internal/credential"},
 	"modernc.org/sqlite":             {"maildir"},
 }
 

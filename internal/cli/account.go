@@ -30,6 +30,7 @@ import (
 	"mailstow/internal/provider"
 	"mailstow/internal/retry"
 	"mailstow/internal/sasl"
+	"mailstow/internal/signin"
 	"mailstow/mailbox"
 	"mailstow/maildir"
 )
@@ -57,6 +58,12 @@ type account struct {
 	password func(context.Context) (credential.Secret, error)
 	from     string // where the password is from, for people; "" if it is not known yet
 	changing bool   // password returns an access token, which does not last
+
+	signIn func(context.Context) (*signin.Tokens, error) // that a person has done; nil for none
+
+	// tokens returns an access token other than one that is not accepted any more;
+	// nil where there is no sign-in.
+	tokens func(ctx context.Context, used credential.Secret) (credential.Secret, error)
 
 	once  sync.Mutex
 	known *credential.Secret // what secret has returned
@@ -96,12 +103,30 @@ func (a *account) open(secret credential.Secret) func(context.Context) (backup.S
 	dial := func(ctx context.Context) (backup.Source, error) { return opened(imapconn.Dial(ctx, a.endpoint, login)) }
 	if a.protocol == mailbox.POP3 {
 		server := &pop3conn.Server{Endpoint: a.endpoint, Login: login}
-		dial = func(ctx context.Context) (backup.Source, error) { return opened(server.Dial(ctx)) }
+		dial = func(ctx context.Context) (backup.Source, error) {
+			server.Login = login
+			return opened(server.Dial(ctx))
+		}
 	}
-	return func(ctx context.Context) (backup.Source, error) {
-		src, err := dial(ctx)
-		return src, a.understood(err)
+	return func(ctx context.Context) (src backup.Source, err error) {
+		err = a.loggingIn(ctx, &login, func() error { src, err = dial(ctx); return err })
+		return src, err
 	}
+}
+
+// loggingIn calls dial, and once more if it was with an access token that has
+// ended before its time. What is wrong with a login it says in the user's words.
+func (a *account) loggingIn(ctx context.Context, l *sasl.Login, dial func() error) error {
+	err := dial()
+	if a.tokens != nil && errors.As(err, new(*credential.RefusedError)) {
+		token, tokenErr := a.tokens(ctx, l.Secret)
+		if tokenErr != nil {
+			return retry.Permanent(tokenErr)
+		}
+		l.Secret = token
+		err = dial()
+	}
+	return a.understood(err)
 }
 
 // login says who logs in, and how.
@@ -121,11 +146,20 @@ func (a *account) secret(ctx context.Context) (credential.Secret, error) {
 	if a.known == nil || a.changing {
 		s, err := a.password(ctx)
 		if err != nil {
-			return credential.Secret{}, retry.Permanent(err)
+			return credential.Secret{}, lasting(err)
 		}
 		a.known = &s
 	}
 	return *a.known, nil
+}
+
+// lasting marks an error of finding a password as permanent, unless it is that of
+// a server which could not be reached.
+func lasting(err error) error {
+	if errors.As(err, new(*serverError)) {
+		return err
+	}
+	return retry.Permanent(err)
 }
 
 // opened keeps a nil connection from becoming a Source that is not nil.
@@ -389,7 +423,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 		return nil, err
 	}
 	a.password = func(ctx context.Context) (credential.Secret, error) { return p.password(ctx, c, a, set) }
-	if err := a.loginBy(c, set); err != nil {
+	if err := p.loginBy(c, a, set); err != nil {
 		return nil, err
 	}
 	if err := a.want(c, set); err != nil {
@@ -408,7 +442,7 @@ func redacted(text string) string {
 }
 
 // loginBy decides how the account logs in.
-func (a *account) loginBy(c *cli.Context, set config.Account) error {
+func (p *program) loginBy(c *cli.Context, a *account, set config.Account) error {
 	a.method, a.authUser = strings.ToLower(first(loginOption(c, set, "auth"), set.Auth)), first(loginOption(c, set, "auth-user"), set.AuthUser)
 	if a.method == "password" {
 		a.method = ""
@@ -417,8 +451,11 @@ func (a *account) loginBy(c *cli.Context, set config.Account) error {
 	if a.protocol == mailbox.POP3 {
 		methods = pop3conn.Methods
 	}
+	if slices.Contains(signIns, a.method) {
+		return p.signsIn(a, set)
+	}
 	if a.method != "" && !slices.Contains(methods, a.method) {
-		return configFailed(fmt.Sprintf("there is no way to log in to %s over %s called %q", a.host, strings.ToUpper(string(a.protocol)), a.method), "use password or one of "+strings.Join(methods, ", "))
+		return configFailed(fmt.Sprintf("there is no way to log in to %s over %s called %q", a.host, strings.ToUpper(string(a.protocol)), a.method), "use password or one of "+strings.Join(slices.Concat(signIns, methods), ", "))
 	}
 	token := set.TokenCommand
 	if line := loginOption(c, set, "token-command"); line != "" {
@@ -509,7 +546,7 @@ func tlsConfig(host, caFile, certFile, keyFile string) (*tls.Config, error) {
 // password finds the account's password: what the command line says, then
 // the environment, then the config file, then the person at the terminal.
 func (p *program) password(ctx context.Context, c *cli.Context, a *account, set config.Account) (credential.Secret, error) {
-	own := "MAILSTOW_PASSWORD_" + strings.ToUpper(strings.ReplaceAll(set.Name, "-", "_"))
+	own := passwordVariable(set.Name)
 	var secret credential.Secret
 	var err error
 	switch {
@@ -543,9 +580,17 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several && c.Command.Name != "migrate": // one server's password is no other's business
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	default:
-		return p.ask(c, a)
+		secret, a.from, err = p.store().Load(a.name + ".password")
+		if errors.Is(err, credential.ErrNotKept) {
+			return p.ask(c, a)
+		}
 	}
 	return commandSecret(secret, err)
+}
+
+// passwordVariable is the variable of the environment with an account's password.
+func passwordVariable(name string) string {
+	return "MAILSTOW_PASSWORD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // commandLine shows a command as it was written.
@@ -562,7 +607,7 @@ func (p *program) ask(c *cli.Context, a *account) (credential.Secret, error) {
 	defer p.asking.Unlock()
 	tty, err := p.person(c)
 	if err != nil {
-		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "use --password-command, --password-file or MAILSTOW_PASSWORD")
+		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "mailstow auth login "+a.name+" keeps one; or use --password-command, --password-file or MAILSTOW_PASSWORD")
 	}
 	defer tty.Close()
 	fmt.Fprintf(tty, "Password for %s on %s (not stored): ", show(a.user), a.host)
@@ -580,7 +625,7 @@ func loginFlags() []cli.Flag {
 		text("user", "login `NAME`, where the URL has none"),
 		text("password-command", "run `CMD`, read the password from its first line"),
 		text("password-file", "read the password from the first line of `FILE` (- is stdin)"),
-		text("auth", "log in by `METHOD`: password; over IMAP "+strings.Join(imapwire.Methods, ", ")+"; over POP3 "+strings.Join(pop3conn.Methods, ", ")),
+		text("auth", "log in by `METHOD`: password, "+strings.Join(signIns, ", ")+"; over IMAP "+strings.Join(imapwire.Methods, ", ")+"; over POP3 "+strings.Join(pop3conn.Methods, ", ")),
 		text("auth-user", "log in as `NAME`, to read the mail of another user"),
 		text("token-command", "run `CMD` for an access token, whenever one is needed"),
 		text("tls-ca", "also trust the CA certificates in `FILE`"),

@@ -359,7 +359,7 @@ func (l *login) prepare(ctx context.Context) (open func(context.Context) (backup
 	if l.open == nil || l.account.changing {
 		secret, err := l.account.password(ctx)
 		if err != nil {
-			return nil, nil, retry.Permanent(err)
+			return nil, nil, lasting(err)
 		}
 		l.open = l.account.open(secret)
 	}

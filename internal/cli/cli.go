@@ -59,6 +59,7 @@ type program struct {
 	several bool  // accounts are worked on
 
 	storing  bool       // the account that is being made is where mail goes to
+	still    bool       // the network is not asked for anything
 	changing bool       // mail is going to be removed from the account that is being made
 	beside   bool       // and the other one is named by a URL
 	sharers  int        // accounts at the same time, of a program that stays
@@ -93,7 +94,7 @@ func (p *program) app() *cli.App {
 			p.unknown = e
 		},
 		Commands: []*cli.Command{
-			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.providersCommand(),
+			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.authCommand(), p.providersCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -32,8 +32,10 @@ func (s *server) now(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.first, err = imapconn.Dial(ctx, s.account.endpoint, l)
-	return s.account.understood(err)
+	return s.account.loggingIn(ctx, &l, func() error {
+		s.first, err = imapconn.Dial(ctx, s.account.endpoint, l)
+		return err
+	})
 }
 
 func (s *server) close() {
@@ -54,9 +56,13 @@ func (s *server) Look(ctx context.Context) (migrate.Destination, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := imapconn.Dial(ctx, s.account.endpoint, l)
+	var conn *imapconn.Conn
+	err = s.account.loggingIn(ctx, &l, func() error {
+		conn, err = imapconn.Dial(ctx, s.account.endpoint, l)
+		return err
+	})
 	if err != nil {
-		return nil, s.account.understood(err)
+		return nil, err
 	}
 	return conn, nil
 }
@@ -66,9 +72,13 @@ func (s *server) Upload(ctx context.Context) (migrate.Uploader, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := imapconn.DialUploader(ctx, s.account.endpoint, l)
+	var conn *imapconn.Uploader
+	err = s.account.loggingIn(ctx, &l, func() error {
+		conn, err = imapconn.DialUploader(ctx, s.account.endpoint, l)
+		return err
+	})
 	if err != nil {
-		return nil, s.account.understood(err)
+		return nil, err
 	}
 	return conn, nil
 }

@@ -68,6 +68,9 @@ func (p *program) lookUp(c *cli.Context, address string) ([]lookup.Server, error
 	if s := m.remembered(address, time.Now()); s != nil {
 		return s, nil
 	}
+	if p.still {
+		return nil, configFailed("its server has not been looked up yet", "mailstow check does")
+	}
 	found, err := p.finder()(c.Context, address)
 	switch {
 	case errors.Is(err, lookup.ErrNone):

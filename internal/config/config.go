@@ -48,6 +48,10 @@ type Account struct {
 	Auth         string   // a way to log in, "" for the best with a password
 	AuthUser     string   // who logs in, where it is not User
 	TokenCommand []string // prints an access token
+	OAuth2       OAuth2   // of this account alone
+
+	// Applications are those of the file, by their kinds: google, microsoft.
+	Applications map[string]OAuth2
 
 	Folders, Include, Exclude []string
 	MaxSize                   int64 // octets; 0 for any
@@ -62,6 +66,35 @@ type Account struct {
 	// Beside says that the command line names another server, whose options
 	// are not for this one.
 	Beside bool
+}
+
+// OAuth2 is an application that is let in by a person who signs in, or by those
+// who run a domain. Empty fields were not set.
+type OAuth2 struct {
+	ClientID      string            `toml:"client_id"`
+	ClientSecret  credential.Secret `toml:"client_secret"`
+	SecretCommand any               `toml:"client_secret_command"` // a text or a list of texts
+	Command       []string          `toml:"-"`                     // that prints the secret; nil for none
+	Tenant        string            `toml:"tenant"`
+	Scopes        []string          `toml:"scopes"`
+	AuthURL       string            `toml:"auth_url"`
+	TokenURL      string            `toml:"token_url"`
+	DeviceURL     string            `toml:"device_url"`
+	KeyFile       string            `toml:"key_file"` // of a service account
+}
+
+// Or returns o with what it does not say from another one. What one application
+// keeps secret is no business of another.
+func (o OAuth2) Or(other OAuth2) OAuth2 {
+	if o.ClientID == "" {
+		o.ClientID = other.ClientID
+		if o.ClientSecret.IsEmpty() && o.Command == nil {
+			o.ClientSecret, o.Command = other.ClientSecret, other.Command
+		}
+	}
+	o.Tenant, o.AuthURL, o.TokenURL, o.DeviceURL = or(o.Tenant, other.Tenant), or(o.AuthURL, other.AuthURL), or(o.TokenURL, other.TokenURL), or(o.DeviceURL, other.DeviceURL)
+	o.Scopes, o.KeyFile = orList(o.Scopes, other.Scopes), or(o.KeyFile, other.KeyFile)
+	return o
 }
 
 // Trim says how room is made on an account's server: [accounts.NAME.trim].
@@ -114,6 +147,7 @@ type settings struct {
 	Auth         string `toml:"auth"`
 	AuthUser     string `toml:"auth_user"`
 	TokenCommand any    `toml:"token_command"`
+	OAuth2       OAuth2 `toml:"oauth2"`
 
 	Folders       []string `toml:"folders"`
 	Include       []string `toml:"include"`
@@ -128,15 +162,18 @@ type settings struct {
 	Trim          *Trim  `toml:"trim"`
 }
 
-// accountKeys are the keys of settings, and trimKeys those of [Trim].
+// accountKeys are the keys of settings; the others are those of its tables.
 var (
 	accountKeys = keysOf(reflect.TypeFor[settings]())
 	trimKeys    = keysOf(reflect.TypeFor[Trim]())
+	oauth2Keys  = keysOf(reflect.TypeFor[OAuth2]())
 )
 
 func keysOf(t reflect.Type) (keys []string) {
 	for i := range t.NumField() {
-		keys = append(keys, t.Field(i).Tag.Get("toml"))
+		if key := t.Field(i).Tag.Get("toml"); key != "-" {
+			keys = append(keys, key)
+		}
 	}
 	return keys
 }
@@ -145,6 +182,7 @@ type document struct {
 	Archive  string              `toml:"archive"`
 	Defaults settings            `toml:"defaults"`
 	Accounts map[string]settings `toml:"accounts"`
+	OAuth2   map[string]OAuth2   `toml:"oauth2"`
 }
 
 // Paths returns where a config file is looked for, the first first.
@@ -191,12 +229,20 @@ func Read(path, home string) (*File, error) {
 	}
 	file := &File{Path: path, Archive: r.expand(doc.Archive)}
 	secret := doc.Defaults.Password != ""
+	for kind, app := range doc.OAuth2 {
+		if err := r.oauth2("oauth2."+kind, &app); err != nil {
+			return nil, err
+		}
+		doc.OAuth2[kind] = app
+		secret = secret || !app.ClientSecret.IsEmpty()
+	}
 	for name, s := range doc.Accounts {
 		a, err := r.account(name, s, doc.Defaults)
 		if err != nil {
 			return nil, err
 		}
-		secret = secret || a.HasPassword
+		a.Applications = doc.OAuth2
+		secret = secret || a.HasPassword || !a.OAuth2.ClientSecret.IsEmpty()
 		file.Accounts = append(file.Accounts, a)
 	}
 	if secret {
@@ -217,12 +263,15 @@ func explain(path string, err error) error {
 		line, _ := first.Position()
 		key := first.Key()
 		e := &Error{Path: path, Line: line, Text: fmt.Sprintf("there is no key %q", key[len(key)-1])}
-		known := []string{"archive", "defaults", "accounts"}
+		known := []string{"archive", "defaults", "accounts", "oauth2"}
 		if len(key) > 1 {
 			e.Text += " in [" + strings.Join(key[:len(key)-1], ".") + "]"
 			known = accountKeys
-			if key[len(key)-2] == "trim" {
+			switch {
+			case key[len(key)-2] == "trim":
 				known = trimKeys
+			case key[0] == "oauth2" || key[len(key)-2] == "oauth2":
+				known = oauth2Keys
 			}
 		}
 		if near := nearest(key[len(key)-1], known); near != "" {
@@ -320,6 +369,13 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 	if text, hint := a.setCommands(s, defaults); text != "" {
 		return fail(text, hint)
 	}
+	if err := r.oauth2(name, &s.OAuth2); err != nil {
+		return Account{}, err
+	}
+	if err := r.oauth2("defaults", &defaults.OAuth2); err != nil {
+		return Account{}, err
+	}
+	a.OAuth2 = s.OAuth2.Or(defaults.OAuth2)
 	if text, hint := a.setSizes(s, defaults); text != "" {
 		return fail(text, hint)
 	}
@@ -340,6 +396,16 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		return fail(fmt.Sprintf("[accounts.%s] has server beside imap or pop3", name), `give imap = "imaps://..." and pop3 = "pop3s://..." alone`)
 	}
 	return a, nil
+}
+
+// oauth2 reads the command and the file of an application.
+func (r reader) oauth2(table string, o *OAuth2) error {
+	var ok bool
+	if o.Command, ok = commandOf(o.SecretCommand); !ok {
+		return &Error{Path: r.path, Line: r.lineOf(table), Text: fmt.Sprintf("client_secret_command of [%s] is neither text nor a list of texts", table)}
+	}
+	o.KeyFile = r.expand(o.KeyFile)
+	return nil
 }
 
 // setCommands reads the commands of an account, and tells what is wrong with

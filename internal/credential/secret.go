@@ -23,6 +23,15 @@ func (s Secret) Reveal() string {
 	return s.reveal()
 }
 
+// IsEmpty reports whether there is nothing to keep secret.
+func (s Secret) IsEmpty() bool { return s.Reveal() == "" }
+
+// UnmarshalText makes a secret of what a file says.
+func (s *Secret) UnmarshalText(text []byte) error {
+	*s = NewSecret(string(text))
+	return nil
+}
+
 func (Secret) String() string               { return "[secret]" }
 func (Secret) GoString() string             { return "[secret]" }
 func (Secret) LogValue() slog.Value         { return slog.StringValue("[secret]") }

@@ -63,6 +63,12 @@ func (c *Conn) method(l sasl.Login) (string, error) {
 		return "", errors.New("LOGIN cannot name another user; PLAIN can")
 	case l.Method == "login" && c.HasCap("LOGINDISABLED"):
 		return "", errors.New("the server takes no LOGIN on this connection (LOGINDISABLED)")
+	case l.Method == "oauth2" && c.HasCap("AUTH=XOAUTH2"):
+		return "xoauth2", nil
+	case l.Method == "oauth2" && c.HasCap("AUTH=OAUTHBEARER"):
+		return "oauthbearer", nil
+	case l.Method == "oauth2":
+		return "", errors.New("the server does not offer to log in by an access token (XOAUTH2 or OAUTHBEARER)")
 	case l.Method != "" && l.Method != "login" && !c.HasCap("AUTH="+l.Method):
 		return "", fmt.Errorf("the server does not offer to log in by %s", strings.ToUpper(l.Method))
 	case l.Method != "":

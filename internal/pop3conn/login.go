@@ -75,6 +75,12 @@ func (c *Conn) method(l sasl.Login) (string, error) {
 		return "", fmt.Errorf("%s cannot name another user; PLAIN can", strings.ToUpper(l.Method))
 	case l.Method == "user", l.Method == "apop":
 		return l.Method, nil
+	case l.Method == "oauth2" && offers("xoauth2"):
+		return "xoauth2", nil
+	case l.Method == "oauth2" && offers("oauthbearer"):
+		return "oauthbearer", nil
+	case l.Method == "oauth2":
+		return "", errors.New("the server does not offer to log in by an access token (XOAUTH2 or OAUTHBEARER)")
 	case l.Method != "" && !offers(l.Method):
 		return "", fmt.Errorf("the server does not offer to log in by %s", strings.ToUpper(l.Method))
 	case l.Method != "":

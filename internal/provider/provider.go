@@ -57,6 +57,7 @@ type SignIn struct {
 	Device string
 
 	IMAPScopes, POP3Scopes []string
+	AppScopes              []string          // for an application that reads all mail; nil for none
 	Extra                  map[string]string // further parameters of Auth
 }
 

@@ -16,6 +16,7 @@ var microsoft = &SignIn{
 	Token: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token", Device: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/devicecode",
 	IMAPScopes: []string{"https://outlook.office.com/IMAP.AccessAsUser.All", "offline_access"},
 	POP3Scopes: []string{"https://outlook.office.com/POP.AccessAsUser.All", "offline_access"},
+	AppScopes:  []string{"https://outlook.office365.com/.default"},
 }
 
 var basicDisabled = Refusal{

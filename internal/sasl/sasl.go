@@ -26,7 +26,8 @@ type Login struct {
 	As string
 
 	// Method is a mechanism in small letters, or one of the protocol's own
-	// ways; "" is the best way with a password that the server offers.
+	// ways; "" is the best way with a password that the server offers, and
+	// "oauth2" the one with an access token that it offers.
 	Method string
 }
 

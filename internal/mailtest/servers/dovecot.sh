@@ -19,12 +19,14 @@ auth_failure_delay = 0
 passdb {
   driver = passwd-file
   args = $DIR/users
+  mechanisms = plain login apop scram-sha-256
 }
 # The next stop after a wrong password, to fail at once.
 passdb {
   driver = static
   args = nopassword=y nodelay=y
   result_success = return-fail
+  mechanisms = plain login apop scram-sha-256
 }
 userdb {
   driver = static

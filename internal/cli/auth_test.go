@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"mailstow/internal/mailtest"
+)
+
+// tokenServer is a Dovecot that lets in who has a good access token, and a config
+// file with an account "m365" on it.
+func tokenServer(t *testing.T, pass func(people *mailtest.SignIn, line string) bool) (s *mailtest.Server, people *mailtest.SignIn, env map[string]string) {
+	t.Helper()
+	people = mailtest.NewSignIn(t)
+	file := filepath.Join(t.TempDir(), "oauth2.conf")
+	must(t, os.WriteFile(file, []byte("introspection_mode = post\nintrospection_url = "+people.URL+"/introspect\nusername_attribute = username\nactive_attribute = active\nactive_value = true\n"), 0o644))
+	must(t, os.Chmod(filepath.Dir(file), 0o755))
+	s = mailtest.Dovecot(t, "auth_mechanisms = plain login xoauth2 oauthbearer\npassdb {\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = "+file+"\n}")
+	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Pass: func(line string) bool { return pass == nil || pass(people, line) }})
+	env = map[string]string{"HOME": t.TempDir()}
+	config := filepath.Join(env["HOME"], "config.toml")
+	env["MAILSTOW_CONFIG"] = config
+	oauth := fmt.Sprintf("[oauth2.microsoft]\nclient_id = \"me\"\nauth_url = \"%s/auth\"\ntoken_url = \"%s/token\"\ndevice_url = \"%s/device\"\n", people.URL, people.URL, people.URL)
+	write(t, config, fmt.Sprintf("archive = %q\n%s[accounts.m365]\naddress = \"alice@contoso.example\"\nprovider = \"microsoft365\"\nuser = \"alice\"\nauth = \"oauth2\"\nserver = \"imap+insecure://%s\"\n[accounts.pop]\nprovider = \"microsoft365\"\nuser = \"alice\"\nauth = \"oauth2\"\nserver = \"pop3+insecure://%s\"\n",
+		filepath.Join(env["HOME"], "archive"), oauth, relay.Addr, s.POP3))
+	return s, people, env
+}
+
+// screen is what a person sees, who does what it says.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	on   func(text string)
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	s.text.Write(p)
+	text := s.text.String()
+	s.mu.Unlock()
+	if s.on != nil {
+		s.on(text)
+	}
+	return len(p), nil
+}
+
+var address302 = regexp.MustCompile(`http://127\.0\.0\.1:\d+/auth\?\S+`)
+
+// signedIn has the person sign in, with a browser elsewhere.
+func signedIn(t *testing.T, env map[string]string, flow, account string) (status int, said string) {
+	t.Helper()
+	in, typing := io.Pipe()
+	var once sync.Once
+	eyes := &screen{}
+	eyes.on = func(text string) {
+		address := address302.FindString(text)
+		if address == "" || !strings.Contains(text, "\n\n") {
+			return
+		}
+		once.Do(func() {
+			go func() {
+				c := &http.Client{}
+				if flow == "paste" {
+					c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+				}
+				resp, err := c.Get(address)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if flow == "paste" {
+					io.WriteString(typing, resp.Header.Get("Location")+"\n")
+				}
+			}()
+		})
+	}
+	status = Run(t.Context(), Env{Args: []string{"auth", "login", account, "--flow", flow}, Stdin: in, Stdout: eyes, Stderr: eyes, Getenv: func(name string) string { return env[name] }})
+	return status, eyes.text.String()
+}
+
+func TestSignInWithABrowserLastsForEveryNight(t *testing.T) {
+	s, people, env := tokenServer(t, nil)
+	n := fill(t, s, "INBOX", ugly())
+	if status, out, errs := mailstow(t, env, "backup", "m365"); status != exitLogin || !strings.Contains(errs, "nobody has signed in for this account yet") || !strings.Contains(errs, "mailstow auth login m365") {
+		t.Errorf("before: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "auth", "status"); status != exitLogin || strings.Count(out, "nobody has signed in yet") != 2 {
+		t.Errorf("before: status %d\n%s%s", status, out, errs)
+	}
+	for _, flow := range []string{"browser", "paste", "device"} {
+		if status, said := signedIn(t, env, flow, "m365"); status != exitOK || !strings.Contains(said, "m365: signed in; kept in ") {
+			t.Errorf("%s: status %d\n%s", flow, status, said)
+		}
+	}
+	if status, said := signedIn(t, env, "paste", "pop"); status != exitOK {
+		t.Errorf("over POP3: status %d\n%s", status, said)
+	}
+	for night := range 3 {
+		for _, account := range []string{"m365", "pop"} {
+			if status, out, errs := mailstow(t, env, "backup", account, "--to", filepath.Join(env["HOME"], "archive", account)); status != exitOK || errs != "" {
+				t.Errorf("night %d, %s: status %d\n%s%s", night, account, status, out, errs)
+			}
+		}
+		people.Expire()
+	}
+	if got := len(messageFiles(t, filepath.Join(env["HOME"], "archive", "m365", "alice@contoso.example"))); got != n || people.Renewals() != 4 {
+		t.Errorf("%d files, want %d; %d renewals, want 4", got, n, people.Renewals())
+	}
+	if status, out, errs := mailstow(t, env, "auth", "status"); status != exitOK || !strings.Contains(out, "ok, renewed just now") {
+		t.Errorf("after: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "auth", "logout", "m365"); status != exitOK {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "auth", "logout", "m365"); status != exitConfig {
+		t.Errorf("twice: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// A token ends in the middle of a run, whatever was said of how long it is good:
+// it is renewed, and the run goes on.
+func TestTokenThatEndsInTheMiddleIsRenewed(t *testing.T) {
+	var fetches atomic.Int32
+	s, people, env := tokenServer(t, func(people *mailtest.SignIn, line string) bool {
+		if strings.Contains(line, "UID FETCH") && strings.Contains(line, "BODY") && fetches.Add(1) == 1 {
+			people.Expire()
+			return false // BYE Session invalidated - AccessTokenExpired
+		}
+		return true
+	})
+	var n int
+	var all [][]byte
+	for i := range 300 {
+		all = append(all, fmt.Appendf(nil, "Subject: %d\r\n\r\n%s\r\n", i, strings.Repeat("x", 5000)))
+	}
+	n = fill(t, s, "INBOX", all)
+	if status, said := signedIn(t, env, "paste", "m365"); status != exitOK {
+		t.Fatalf("status %d\n%s", status, said)
+	}
+	status, out, errs := mailstow(t, env, "backup", "m365", "-v", "--connections", "1")
+	if status != exitOK || people.Renewals() != 1 || fetches.Load() < 2 || len(messageFiles(t, filepath.Join(env["HOME"], "archive", "alice@contoso.example"))) != n {
+		t.Errorf("status %d, %d renewals, %d fetches\n%s%s", status, people.Renewals(), fetches.Load(), out, errs)
+	}
+}
+
+func TestSignInThatHasEndedIsTold(t *testing.T) {
+	_, people, env := tokenServer(t, nil)
+	if status, said := signedIn(t, env, "paste", "m365"); status != exitOK {
+		t.Fatalf("status %d\n%s", status, said)
+	}
+	people.Expire()
+	for _, c := range []struct{ code, text, want string }{
+		{"invalid_grant", "AADSTS700082: The refresh token has expired due to inactivity.", `mailstow: m365: the sign-in has ended and must be done again in a browser
+  server: invalid_grant AADSTS700082: The refresh token has expired due to inactivity.
+  why:    nobody has used it for 90 days.
+  do:     mailstow auth login m365      (on a machine without a browser: --flow paste)
+`},
+		{"invalid_client", "AADSTS7000218: The request body must contain client_assertion or client_secret.", `mailstow: m365: the sign-in server does not accept mailstow's application
+  server: invalid_client AADSTS7000218: The request body must contain client_assertion or client_secret.
+  why:    the application is not allowed to be one without a secret: switch on "Allow public client flows".
+  do:     look at client_id, client_secret and tenant in the config file; man mailstow-oauth2 says what they have to be
+`},
+	} {
+		people.Refuse(c.code, c.text)
+		if status, out, errs := mailstow(t, env, "backup", "m365"); status != exitLogin || errs != c.want {
+			t.Errorf("status %d\n%s%s\nwant\n%s", status, out, errs, c.want)
+		}
+	}
+}
+
+// The password that a person types once is tried, kept where nobody else can read
+// it, and used at night.
+func TestPasswordIsKept(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	env := map[string]string{"HOME": t.TempDir()}
+	config := filepath.Join(env["HOME"], "config.toml")
+	env["MAILSTOW_CONFIG"] = config
+	write(t, config, fmt.Sprintf("archive = %q\n[accounts.isp]\nserver = %q\n", filepath.Join(env["HOME"], "archive"), address("imap+insecure", s.IMAP)))
+	typed := func(password string) (int, string) {
+		var said bytes.Buffer
+		status := Run(t.Context(), Env{Args: []string{"auth", "login", "isp", "--password-file", "-"}, Stdin: strings.NewReader(password + "\n"), Stdout: &said, Stderr: &said, Getenv: func(name string) string { return env[name] }})
+		return status, said.String()
+	}
+	if status, said := typed("wrong"); status != exitLogin || !strings.Contains(said, "Nothing was kept") || strings.Contains(said, "wrong") {
+		t.Errorf("a wrong one: status %d\n%s", status, said)
+	}
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitConfig || !strings.Contains(errs, "mailstow auth login isp") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	secret := filepath.Join(env["HOME"], ".local/state/mailstow/secrets/isp.password")
+	if status, said := typed(s.Password("alice")); status != exitOK || said != "isp: kept in "+secret+"\n" {
+		t.Errorf("status %d\n%s", status, said)
+	}
+	if fi, err := os.Stat(secret); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi, err)
+	}
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitOK {
+		t.Errorf("at night: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "auth", "status", "--json"); status != exitOK || !strings.Contains(out, `"state":"ok, from `) {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	must(t, os.Chmod(secret, 0o644))
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitConfig || !strings.Contains(errs, "chmod 600") {
+		t.Errorf("others can read it: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// systemd gives a service its passwords as files (LoadCredential).
+func TestPasswordComesFromSystemd(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	env := map[string]string{"HOME": t.TempDir(), "CREDENTIALS_DIRECTORY": t.TempDir()}
+	config := filepath.Join(env["HOME"], "config.toml")
+	env["MAILSTOW_CONFIG"] = config
+	write(t, config, fmt.Sprintf("archive = %q\n[accounts.isp]\nserver = %q\npassword_command = \"echo wrong\"\n", filepath.Join(env["HOME"], "archive"), address("imap+insecure", s.IMAP)))
+	must(t, os.WriteFile(filepath.Join(env["CREDENTIALS_DIRECTORY"], "mailstow.isp.password"), []byte(s.Password("alice")+"\n"), 0o440))
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitOK {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+}

@@ -1,0 +1,117 @@
+package signin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"mailstow/internal/credential"
+)
+
+// Tokens gives access tokens for an account, and keeps the leave that its owner
+// has given. It may be used by several goroutines, and programs, at the same
+// time: whoever renews a token ends the one before.
+type Tokens struct {
+	App   Application
+	Name  string // under which the grant is kept
+	Store credential.Store
+	Locks string // a directory for lock files
+}
+
+// ErrNeverGiven is returned if nobody has signed in yet.
+var ErrNeverGiven = errors.New("nobody has signed in yet")
+
+// Token returns an access token that is good for some minutes at least. used is
+// one that the server does not accept any more, whatever it says of itself; empty
+// for none.
+func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.Secret, error) {
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return credential.Secret{}, err
+	}
+	defer unlock()
+	g, err := t.Grant()
+	if err != nil {
+		return credential.Secret{}, err
+	}
+	if g.Good(time.Now()) && g.Access != used.Reveal() {
+		return credential.NewSecret(g.Access), nil
+	}
+	if g, err = t.App.Renew(ctx, g); err != nil {
+		return credential.Secret{}, err
+	}
+	return credential.NewSecret(g.Access), t.Keep(g)
+}
+
+// Grant returns what is kept.
+func (t *Tokens) Grant() (*Grant, error) {
+	secret, where, err := t.Store.Load(t.Name)
+	if errors.Is(err, credential.ErrNotKept) {
+		return nil, ErrNeverGiven
+	}
+	if err != nil {
+		return nil, err
+	}
+	var g Grant
+	if err := json.Unmarshal([]byte(secret.Reveal()), &g); err != nil || g.Refresh == "" {
+		return nil, fmt.Errorf("what is kept in %s is no sign-in", where)
+	}
+	return &g, nil
+}
+
+// Secret returns the grant as it is kept.
+func (g *Grant) Secret() (credential.Secret, error) {
+	b, err := json.Marshal(g)
+	return credential.NewSecret(string(b)), err
+}
+
+// Keep keeps a grant where the one before was. The refresh token in it is the
+// only one that is good.
+func (t *Tokens) Keep(g *Grant) error {
+	text, err := g.Secret()
+	if err != nil {
+		return err
+	}
+	_, where, err := t.Store.Load(t.Name)
+	inFile := err == nil && filepath.IsAbs(where)
+	if _, err := t.Store.Save(t.Name, text, inFile); err != nil {
+		return fmt.Errorf("the renewed sign-in cannot be kept: %w", err)
+	}
+	return nil
+}
+
+// lock waits until no other program is at work on the grant.
+func (t *Tokens) lock(ctx context.Context) (unlock func(), err error) {
+	if t.Locks == "" {
+		return func() {}, nil
+	}
+	if err := os.MkdirAll(t.Locks, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(t.Locks, url.PathEscape(t.Name)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
