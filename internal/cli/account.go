@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
 	"mailstow/backup"
@@ -67,6 +68,8 @@ type account struct {
 
 	once  sync.Mutex
 	known *credential.Secret // what secret has returned
+
+	broken error // why nothing can be done with it; nil for most
 
 	forgetPassword func() // so that it is asked for again; set for a program that stays
 
@@ -216,27 +219,31 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := p.archiveRoot(c, cfg)
-	var found []*account
-	for _, arg := range c.Args().Slice() {
-		a, err := p.account(c, cfg, root, arg)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, a)
-	}
-	if c.NArg() == 0 {
+	root, names := p.archiveRoot(c, cfg), c.Args().Slice()
+	if len(names) == 0 {
 		if cfg == nil || len(cfg.Accounts) == 0 {
 			return nil, configFailed("no account is named, and no config file names one (looked for "+strings.Join(config.Paths(p.Getenv), ", ")+")",
-				"mailstow backup imaps://USER@HOST --to DIR")
+				"mailstow backup me@example.org --to DIR, or mailstow init")
 		}
 		for _, set := range cfg.Accounts {
-			a, err := p.configured(c, root, set)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, a)
+			names = append(names, set.Name)
 		}
+	}
+	found := make([]*account, len(names))
+	var g errgroup.Group
+	for i, name := range names { // at once: some may have to be looked up
+		g.Go(func() (err error) {
+			var wrong *problemError
+			found[i], err = p.account(c, cfg, root, name)
+			if len(names) > 1 && errors.As(err, &wrong) { // which is no matter of the others
+				found[i] = &account{name: name, dir: dirOf(c, root, setOf(cfg, name)), broken: err}
+				return nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	p.several = len(found) > 1
 	return found, apart(found)
@@ -246,6 +253,9 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 func apart(all []*account) error {
 	byDir := map[string]string{}
 	for _, a := range all {
+		if a.broken != nil {
+			continue
+		}
 		if other, ok := byDir[a.dir]; ok {
 			return configFailed(fmt.Sprintf("%s and %s have the same directory in the archive: %s", other, a.name, a.dir), `give one of them another address = "..."`)
 		}
@@ -307,7 +317,7 @@ func (p *program) configured(c *cli.Context, root string, set config.Account) (*
 	if err != nil {
 		var pr *problemError
 		if errors.As(err, &pr) {
-			pr.what = set.Name + ": " + pr.what
+			pr.account = set.Name
 		}
 		return nil, err
 	}

@@ -221,6 +221,9 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output, with *besid
 
 // pull opens the archive and lets the engine fill it.
 func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *output, o *outcome) error {
+	if a.broken != nil {
+		return a.broken
+	}
 	var err error
 	if o.dir, err = filepath.Abs(a.dir); err != nil {
 		return err

@@ -83,7 +83,7 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.what, p.status, p.code = interrupted.Error()+"; run it again to go on", 128+int(interrupted.Signal), "interrupted"
 	case errors.As(err, &ready):
 		p = ready.problem
-		p.account = account
+		p.account = first(account, p.account)
 	case errors.As(err, &refused):
 		p.what = fmt.Sprintf("login refused by %s for user %q", refused.Server, refused.User)
 		p.server, p.status, p.code = refused.Answer, exitLogin, "auth_failed"

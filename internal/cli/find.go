@@ -39,7 +39,7 @@ func (p *program) find(c *cli.Context, set *config.Account) (*provider.Provider,
 	case set.Address == "":
 		return nil, configFailed("it has neither a server nor an address", `server = "imaps://HOST", or address = "USER@DOMAIN"`)
 	default:
-		found, err := p.lookUp(c, set.Address)
+		found, err := p.lookUp(c, set.Name, set.Address)
 		if err != nil {
 			return nil, err
 		}
@@ -63,16 +63,19 @@ func (p *program) find(c *cli.Context, set *config.Account) (*provider.Provider,
 
 // lookUp finds the servers of an address, the best first. What is found is
 // remembered, so that a run at night does not depend on who answers then.
-func (p *program) lookUp(c *cli.Context, address string) ([]lookup.Server, error) {
+func (p *program) lookUp(c *cli.Context, name, address string) ([]lookup.Server, error) {
 	m := p.servers()
 	if s := m.remembered(address, time.Now()); s != nil {
 		return s, nil
 	}
+	find := p.finder()
 	if p.still {
-		return nil, configFailed("its server has not been looked up yet", "mailstow check does")
+		find = (&lookup.Finder{Offline: true}).Find
 	}
-	found, err := p.finder()(c.Context, address)
+	found, err := find(c.Context, address)
 	switch {
+	case p.still && errors.Is(err, lookup.ErrNone):
+		return nil, &problemError{problem{what: errNotLookedUp.Error(), do: "mailstow check does that", status: exitConfig, code: "config"}, errNotLookedUp}
 	case errors.Is(err, lookup.ErrNone):
 		if s := m.remembered(address, time.Time{}); s != nil { // old, and better than nothing
 			return s, nil
@@ -88,8 +91,10 @@ func (p *program) lookUp(c *cli.Context, address string) ([]lookup.Server, error
 			return nil, err
 		}
 	}
-	m.remember(address, found, time.Now()) // else it is looked up again
-	if p.terminal(p.Stderr) && !c.Bool("quiet") && !c.Bool("json") || c.Bool("verbose") {
+	if _, domain, _ := cutAddress(address); provider.OfDomain(domain) == nil {
+		m.remember(address, found, time.Now()) // else it is looked up again
+	}
+	if name == "" && p.terminal(p.Stderr) && !c.Bool("quiet") && !c.Bool("json") || c.Bool("verbose") {
 		fmt.Fprintf(p.Stderr, "%s: %s (%s)\n", show(address), show(found[0].URL), show(found[0].By))
 	}
 	return found, nil
@@ -124,6 +129,10 @@ func (p *program) agree(c *cli.Context, address string, s lookup.Server) error {
 	}
 	return nil
 }
+
+// errNotLookedUp is returned where a server would have to be looked up, and the
+// network is not to be asked.
+var errNotLookedUp = errors.New("its server has not been looked up yet")
 
 // errNobody is returned where there is nobody to ask.
 var errNobody = errors.New("there is nobody to ask")

@@ -148,3 +148,65 @@ func TestProviderThatIsNotKnownIsTold(t *testing.T) {
 		t.Errorf("status %d\n%s", status, errs)
 	}
 }
+
+// One account that is set up wrongly, or has no server, does not keep the others
+// from being backed up.
+func TestAccountThatIsSetUpWronglyStopsNoOther(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly())
+	env, root := home(t, s), t.TempDir()
+	config := filepath.Join(env["HOME"], "config.toml")
+	env["MAILSTOW_CONFIG"] = config
+	env["MAILSTOW_PASSWORD_GOOD"] = s.Password("alice")
+	write(t, config, fmt.Sprintf("archive = %q\n[accounts.a]\naddress = \"me@example.org\"\n[accounts.b]\naddress = \"x@y.example\"\nprovider = \"gmial\"\n[accounts.good]\nserver = %q\n[accounts.t]\nserver = \"imaps://h\"\nuser = \"x\"\ntls_ca = \"/none\"\n", root, address("imap+insecure", s.IMAP)))
+	for _, command := range []string{"backup", "check"} {
+		status, _, out, errs := finding(t, env, nil, command)
+		for _, want := range []string{"mailstow: a: no mail server was found for me@example.org", `mailstow: b: no provider called "gmial"`, "mailstow: t: the CA file cannot be read"} {
+			if !strings.Contains(errs, want) {
+				t.Errorf("%s: it is not told that %s", command, want)
+			}
+		}
+		if status != exitIncomplete || len(messageFiles(t, filepath.Join(root, "good"))) != n {
+			t.Errorf("%s: status %d\n%s%s", command, status, out, errs)
+		}
+	}
+	status, _, out, errs := finding(t, env, nil, "trim", "a", "good", "--older-than", "1y", "--yes", "--max-delete", "100%")
+	if status != exitIncomplete || len(subjects(t, s, "INBOX")) != 0 || !strings.Contains(errs, "mailstow: a: no mail server was found") {
+		t.Errorf("trim: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// What is in force is shown, with where it is from; secrets are not, and the
+// network is not asked.
+func TestSettingsAreShownWithWhereTheyAreFrom(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.toml")
+	must(t, os.WriteFile(config, []byte("archive = \"/mail\"\n[defaults]\ntimeout = \"90s\"\n[accounts.gmail]\naddress = \"me@gmail.com\"\npassword = \"hunter2\"\n[accounts.new]\naddress = \"me@example.org\"\n"), 0o600))
+	env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": config}
+	status, asked, out, errs := finding(t, env, nil, "config", "show", "--connections", "2")
+	for _, want := range []string{
+		"  server           imap.gmail.com:993 ", "the list of providers", "  timeout          1m30s ", config + ":3 [defaults]", "  connections      2 ", "--connections\n",
+		"  password         ***, ok, from the config file", "  archive          /mail/me@gmail.com ", config + ":1\n", "is looked up when it is needed",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not shown", want)
+		}
+	}
+	if status != exitOK || asked != 0 || strings.Contains(out+errs, "hunter2") {
+		t.Errorf("status %d, asked %d times\n%s%s", status, asked, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "config", "check"); status != exitOK || !strings.Contains(out, "no mistakes; 2 accounts") {
+		t.Errorf("check: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, _ := mailstow(t, env, "config", "path"); status != exitOK || out != config+"\n" {
+		t.Errorf("path: status %d, %s", status, out)
+	}
+	if status, out, errs := mailstow(t, env, "config", "show", "gmail", "--json"); status != exitOK || !strings.Contains(out, `"key":"server","type":"setting","v":1,"value":"imap.gmail.com:993"`) {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	for _, args := range [][]string{{"config"}, {"config", "edit"}} {
+		if status, _, _ := mailstow(t, env, args...); status != exitUsage {
+			t.Errorf("%q: status %d", args, status)
+		}
+	}
+}

@@ -98,9 +98,11 @@ func (p *program) trim(c *cli.Context) error {
 	}
 	var all []*trimming
 	for _, a := range accounts {
-		t, err := trimOptions(c, a, time.Now())
-		if err != nil {
-			return err
+		t := &trimming{account: a, dir: a.dir}
+		if a.broken == nil {
+			if t, err = trimOptions(c, a, time.Now()); err != nil {
+				return err
+			}
 		}
 		all = append(all, t)
 	}

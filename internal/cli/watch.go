@@ -40,7 +40,7 @@ func (p *program) stay(c *cli.Context, accounts []*account) error {
 		every = watchEvery
 	}
 	for _, a := range accounts {
-		if c.Bool("watch") && a.protocol != mailbox.IMAP {
+		if c.Bool("watch") && a.broken == nil && a.protocol != mailbox.IMAP {
 			return configFailed(a.name+" cannot be watched: POP3 does not tell of new mail", "use --every TIME, or IMAP")
 		}
 	}
@@ -76,7 +76,7 @@ func (k *keeper) keep(a *account) (status int) {
 	w := &watch{login: &login{account: a}, on: k.c.Bool("watch")}
 	defer w.close()
 	for first := true; ctx.Err() == nil; first = false {
-		if status != exitLogin {
+		if status != exitLogin && a.broken == nil {
 			w.open(ctx) // before the run, so that what comes during it is told
 		}
 		k.turn <- struct{}{}

@@ -25,6 +25,8 @@ type File struct {
 	Path     string // where it was read from
 	Archive  string // the root that holds a directory for each account
 	Accounts []Account
+
+	text []byte
 }
 
 // Account is one login at one provider. Empty fields were not set.
@@ -100,16 +102,23 @@ func (o OAuth2) Or(other OAuth2) OAuth2 {
 // Trim says how room is made on an account's server: [accounts.NAME.trim].
 // Amounts and ages are as the user wrote them, and have been found right.
 type Trim struct {
-	Quota          string   `toml:"quota"`
-	Until          string   `toml:"until"`
-	OlderThan      string   `toml:"older_than"`
-	MaxDelete      string   `toml:"max_delete"`
-	IncludeFlagged bool     `toml:"include_flagged"`
-	IncludeUnread  bool     `toml:"include_unread"`
-	IncludeSynced  bool     `toml:"include_synced"`
-	Trash          bool     `toml:"trash"`
-	BeforeIt       any      `toml:"before"` // a text or a list of texts
-	Before         []string `toml:"-"`      // a command that has to succeed first; nil for none
+	Quota, Until, OlderThan, MaxDelete           string
+	IncludeFlagged, IncludeUnread, IncludeSynced bool
+	Trash                                        bool
+	Before                                       []string // a command that has to succeed first; nil for none
+}
+
+// trimSettings are the keys of such a table.
+type trimSettings struct {
+	Quota          string `toml:"quota"`
+	Until          string `toml:"until"`
+	OlderThan      string `toml:"older_than"`
+	MaxDelete      string `toml:"max_delete"`
+	IncludeFlagged *bool  `toml:"include_flagged"`
+	IncludeUnread  *bool  `toml:"include_unread"`
+	IncludeSynced  *bool  `toml:"include_synced"`
+	Trash          *bool  `toml:"trash"`
+	Before         any    `toml:"before"` // a text or a list of texts
 }
 
 // Error is a mistake in a config file.
@@ -158,14 +167,14 @@ type settings struct {
 	DailyUpload   string   `toml:"daily_upload"`
 	Connections   int      `toml:"connections"`
 
-	KeepNewerThan string `toml:"keep_newer_than"`
-	Trim          *Trim  `toml:"trim"`
+	KeepNewerThan string       `toml:"keep_newer_than"`
+	Trim          trimSettings `toml:"trim"`
 }
 
-// accountKeys are the keys of settings; the others are those of its tables.
+// accountKeys are the keys of settings, the others those of its tables.
 var (
 	accountKeys = keysOf(reflect.TypeFor[settings]())
-	trimKeys    = keysOf(reflect.TypeFor[Trim]())
+	trimKeys    = keysOf(reflect.TypeFor[trimSettings]())
 	oauth2Keys  = keysOf(reflect.TypeFor[OAuth2]())
 )
 
@@ -227,7 +236,7 @@ func Read(path, home string) (*File, error) {
 	if doc.Defaults.Address != "" {
 		return nil, &Error{Path: path, Line: r.lineOf("defaults"), Text: "[defaults] cannot have an address: accounts differ in it"}
 	}
-	file := &File{Path: path, Archive: r.expand(doc.Archive)}
+	file := &File{Path: path, Archive: r.expand(doc.Archive), text: text}
 	secret := doc.Defaults.Password != ""
 	for kind, app := range doc.OAuth2 {
 		if err := r.oauth2("oauth2."+kind, &app); err != nil {
@@ -461,11 +470,16 @@ func (a *Account) setSizes(s, defaults settings) (text, hint string) {
 // setTrim reads how room is made, and tells what is wrong with it.
 func (a *Account) setTrim(s, defaults settings) (text, hint string) {
 	a.KeepNewerThan = or(s.KeepNewerThan, defaults.KeepNewerThan)
-	if s.Trim == nil {
-		s.Trim = defaults.Trim
+	own, all := s.Trim, defaults.Trim
+	yes := func(own, all *bool) bool {
+		if own == nil {
+			own = all
+		}
+		return own != nil && *own
 	}
-	if s.Trim != nil {
-		a.Trim = *s.Trim
+	a.Trim = Trim{
+		Quota: or(own.Quota, all.Quota), Until: or(own.Until, all.Until), OlderThan: or(own.OlderThan, all.OlderThan), MaxDelete: or(own.MaxDelete, all.MaxDelete),
+		IncludeFlagged: yes(own.IncludeFlagged, all.IncludeFlagged), IncludeUnread: yes(own.IncludeUnread, all.IncludeUnread), IncludeSynced: yes(own.IncludeSynced, all.IncludeSynced), Trash: yes(own.Trash, all.Trash),
 	}
 	now := time.Now()
 	for _, c := range []struct {
@@ -485,8 +499,12 @@ func (a *Account) setTrim(s, defaults settings) (text, hint string) {
 			return fmt.Sprintf("%s of [accounts.%s]: %v", c.key, a.Name, err), ""
 		}
 	}
+	before := own.Before
+	if before == nil {
+		before = all.Before
+	}
 	var ok bool
-	if a.Trim.Before, ok = commandOf(a.Trim.BeforeIt); !ok {
+	if a.Trim.Before, ok = commandOf(before); !ok {
 		return fmt.Sprintf("trim.before of [accounts.%s] is neither text nor a list of texts", a.Name), ""
 	}
 	return "", ""

@@ -137,10 +137,51 @@ exclude = []
 	}
 }
 
+// People are told where a setting is from.
+func TestSettingsAreFound(t *testing.T) {
+	f, err := config.Read(write(t, `archive = "/mail"
+[defaults]
+timeout = "90s"
+trim = { max_delete = "5%" }
+[oauth2.google]
+client_id = "x"
+[accounts.isp]
+server = "pop3s://pop.isp.example"
+"user" = "me"
+trim.until = "80%"
+[accounts.work]
+server = "imaps://h"
+timeout = "1m"
+[accounts.work.trim]
+# quota = "1G"
+quota = "2G"
+`, 0o644), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ account, key, want string }{
+		{"isp", "server", ":8"}, {"isp", "user", ":9"}, {"isp", "timeout", ":3 [defaults]"}, {"work", "timeout", ":13"}, {"work", "trim.quota", ":16"},
+		{"isp", "trim.until", ":10"}, {"isp", "trim.max_delete", ":4 [defaults]"}, {"isp", "trim.quota", ""}, {"isp", "exclude", ""}, {"none", "server", ""},
+	} {
+		if got := strings.TrimPrefix(f.Where(c.account, c.key), f.Path); got != c.want {
+			t.Errorf("%s of %s: %q, want %q", c.key, c.account, got, c.want)
+		}
+	}
+	for key, want := range map[string]string{"archive": ":1", "oauth2.google.client_id": ":6", "oauth2.google.tenant": "", "notify": ""} {
+		if got := strings.TrimPrefix(f.WhereTop(key), f.Path); got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+}
+
 func TestHowRoomIsMade(t *testing.T) {
 	f, err := config.Read(write(t, `
 [defaults]
 keep_newer_than = "60d"
+[defaults.trim]
+max_delete = "1%"
+include_unread = true
+include_flagged = true
 [accounts.isp]
 server = "pop3s://pop.isp.example"
 [accounts.isp.trim]
@@ -148,7 +189,7 @@ quota = "2G"
 until = "80%"
 older_than = "1y"
 max_delete = "10%"
-include_unread = true
+include_flagged = false
 before = ["restic", "backup"]
 [accounts.work]
 server = "imaps://mail.example.com"
@@ -158,7 +199,7 @@ keep_newer_than = "2024-01-31"
 		t.Fatal(err)
 	}
 	isp, work := f.Accounts[0], f.Accounts[1]
-	if isp.KeepNewerThan != "60d" || work.KeepNewerThan != "2024-01-31" || work.Trim.Until != "" || work.Trim.Before != nil {
+	if isp.KeepNewerThan != "60d" || work.KeepNewerThan != "2024-01-31" || work.Trim.Until != "" || work.Trim.Before != nil || work.Trim.MaxDelete != "1%" || !work.Trim.IncludeFlagged {
 		t.Errorf("%+v, %+v", isp, work)
 	}
 	if tr := isp.Trim; tr.Quota != "2G" || tr.Until != "80%" || tr.OlderThan != "1y" || tr.MaxDelete != "10%" || tr.IncludeFlagged || !tr.IncludeUnread || tr.Trash || !slices.Equal(tr.Before, []string{"restic", "backup"}) {
