@@ -16,7 +16,7 @@ var mayImport = map[string][]string{
 	".": {"internal/cli"},
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
-		"internal/imapconn", "internal/imapwire", "internal/lookup", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/provider", "internal/quantity", "internal/report",
+		"internal/imapconn", "internal/imapwire", "internal/lookup", "internal/monitor", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/provider", "internal/quantity", "internal/report",
 		"internal/retry", "internal/sasl", "internal/signin", "trim",
 	},
 
@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/config":   {"internal/credential", "internal/quantity"},
 	"internal/lookup":   {"internal/provider"},
 	"internal/signin":   {"internal/credential"},
+	"internal/monitor":  {},
 	"internal/demo":     {},
 
 	// the words
@@ -66,6 +67,7 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":  {"internal/imapwire"},
 	"github.com/urfave/cli":          {"internal/cli"},
 	"github.com/dustin/go-humanize":  {"internal/cli"},
+	"github.com/google/uuid":         {"internal/cli"},
 	"github.com/pelletier/go-toml":   {"internal/config", "maildir"},
 	"golang.org/x/net":               {"internal/lookup"},
 	"golang.org/x/oauth2":            {"internal/signin"},

@@ -79,7 +79,8 @@ type account struct {
 	download    int64 // octets that may be read in 24 hours, 0 for any number
 	upload      int64 // octets that may be stored there in 24 hours, 0 for any number
 
-	named     bool // in the config file
+	named     bool              // in the config file
+	check     credential.Secret // the URL of a check of its own, empty for none
 	trim      config.Trim
 	keepNewer string // an age; "" for the usual
 
@@ -188,6 +189,7 @@ func (p *program) readConfig(c *cli.Context) (*config.File, error) {
 		f, err := config.Read(path, p.Getenv("HOME"))
 		switch {
 		case err == nil:
+			p.notify = f.Notify
 			return f, nil
 		case errors.Is(err, fs.ErrNotExist) && !asked:
 		case errors.As(err, new(*config.Error)):
@@ -409,6 +411,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	if a.provider, a.address = whose, set.Address; whose == nil {
 		a.provider = provider.OfHost(a.host)
 	}
+	a.check = set.Healthchecks
 	a.named, a.trim, a.keepNewer = set.Name != "", set.Trim, set.KeepNewerThan
 	a.dir = a.user
 	if !strings.Contains(a.user, "@") {

@@ -25,7 +25,7 @@ var foreign = map[string]string{
 	"password1": "--password-command or --password-file",
 	"passfile1": "--password-file",
 	"insecure":  "--tls-ca FILE for a private CA; nothing switches verification off",
-	"logfile":   "the shell: mailstow ... 2>FILE",
+	"logfile":   "--log-file",
 	"debug":     "--verbose",
 	"noop":      "--dry-run",
 

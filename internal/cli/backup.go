@@ -124,10 +124,14 @@ func (p *program) backup(c *cli.Context) error {
 // status.
 func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 	out := p.newOutput(c, "backup", accounts)
+	defer out.close()
 	out.sharers = max(out.sharers, p.sharers)
+	night := p.nightWatch(c, out)
+	night.begin()
 	outcomes := p.pullAll(c, accounts, out)
 	status = statusOf(outcomes)
 	out.finish(outcomes, status)
+	night.end(outcomes, status)
 	return status
 }
 
@@ -138,8 +142,11 @@ func (p *program) pullAll(c *cli.Context, accounts []*account, out *output) []ou
 	g.SetLimit(max(c.Int("jobs"), 1))
 	for i, a := range accounts {
 		g.Go(func() error {
+			check := p.checkOf(c, a, out)
+			check.begin()
 			outcomes[i] = p.backupOne(c, a, out, nil)
 			out.accountDone(&outcomes[i])
+			check.end(outcomes[i:i+1], outcomes[i].status())
 			return nil
 		})
 	}
@@ -156,6 +163,8 @@ type outcome struct {
 	problem *problem // nil if all is well
 
 	beside *beside // what goes on beside it, nil for nothing
+
+	used, quota int64 // octets, where a trim has asked; 0 if they are not known
 }
 
 func (o *outcome) status() int {

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"mailstow/internal/config"
 	"mailstow/internal/lookup"
 )
 
@@ -36,6 +37,9 @@ type Env struct {
 // [Interrupted], that is the status.
 func Run(ctx context.Context, env Env) int {
 	p := &program{Env: env}
+	if p.inJournal() {
+		p.Stdout, p.Stderr = &journal{w: env.Stdout, usual: "<6>"}, &journal{w: env.Stderr, usual: "<3>"}
+	}
 	app := p.app()
 	args := env.Args
 	if len(args) == 0 || len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
@@ -57,6 +61,7 @@ type program struct {
 	Env
 	unknown error // a command that does not exist
 	several bool  // accounts are worked on
+	notify  config.Notify
 
 	storing  bool       // the account that is being made is where mail goes to
 	still    bool       // the network is not asked for anything
@@ -193,6 +198,7 @@ func commonFlags() []cli.Flag {
 		yes("quiet", "print errors only", "q"),
 		yes("verbose", "say more; without a terminal also what went well", "v"),
 		yes("json", "print JSON lines on stdout"),
+		text("log-file", "write all that happens to `FILE` too, as JSON lines"),
 		yes("no-input", "never ask; fail with what is needed"),
 	}
 }

@@ -19,6 +19,8 @@ type jsonLines struct {
 	enc  *json.Encoder
 	run  string
 	last time.Time // of the last progress
+	log  bool      // each line has its time
+	file io.Closer // of a log
 }
 
 type object map[string]any
@@ -31,6 +33,9 @@ func newJSONLines(w io.Writer) *jsonLines {
 
 func (j *jsonLines) write(kind string, o object) {
 	o["v"], o["type"] = 1, kind
+	if j.log {
+		o["time"] = time.Now().UTC().Format(time.RFC3339Nano)
+	}
 	j.enc.Encode(o)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"mailstow/internal/monitor"
 	"mailstow/internal/report"
 )
 
@@ -21,11 +22,15 @@ type output struct {
 	quiet    bool
 	verbose  bool
 	terminal bool // stdout is one
+	told     bool // each run is told of in a line: it goes to the journal
 	sharers  int  // accounts at the same time
 	started  time.Time
 
 	mu       sync.Mutex
-	json     *jsonLines         // nil for text
+	json     *jsonLines // nil for text
+	log      *jsonLines // nil for none
+	systemd  monitor.Systemd
+	shown    time.Time          // when systemd was told last
 	progress *progress          // nil where none is drawn
 	state    map[*account]*tick // of the accounts that run
 }
@@ -46,6 +51,11 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 		quiet: c.Bool("quiet"), verbose: c.Bool("verbose"), terminal: p.terminal(p.Stdout),
 		sharers: max(min(c.Int("jobs"), len(accounts)), 1),
 		started: time.Now(), state: map[*account]*tick{},
+	}
+	o.told, o.systemd = p.inJournal(), monitor.Systemd(p.Getenv("NOTIFY_SOCKET"))
+	o.systemd.Ready()
+	if o.log = p.logFile(c); o.log != nil {
+		o.log.start(command, accounts, o.dryRun, o.started)
 	}
 	if c.Bool("json") {
 		o.json = newJSONLines(p.Stdout)
@@ -124,6 +134,13 @@ func (o *output) event(a *account, e report.Event) {
 			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s was rebuilt by the server: recognised %s, new %s", show(a.name), show(e.Mailbox.String()), count(e.Recognised), count(e.Download)))
 		}
 	}
+	if o.log != nil {
+		o.log.event(a, e, t, true, false)
+	}
+	if o.systemd != "" && t.total.New > 0 && time.Since(o.shown) >= time.Second {
+		o.shown = time.Now()
+		o.systemd.Status(t.line(a.name))
+	}
 	if o.json != nil {
 		o.json.event(a, e, t, o.verbose, o.quiet)
 	} else if o.progress != nil {
@@ -143,6 +160,9 @@ func (o *output) line(w io.Writer, text string) {
 func (o *output) warn(a *account, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.log != nil {
+		o.log.warning(a, text)
+	}
 	if o.json != nil {
 		o.json.warning(a, text)
 		return
@@ -155,6 +175,9 @@ func (o *output) accountDone(r *outcome) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.state, r.account)
+	if o.log != nil {
+		o.log.accountEnd(r)
+	}
 	if o.json != nil {
 		o.json.accountEnd(r)
 		return
@@ -289,6 +312,9 @@ func (o *output) pairsDone(all []*proof, status int, report string) {
 func (o *output) finish(outcomes []outcome, status int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.log != nil {
+		o.log.summary(outcomes, status, time.Since(o.started))
+	}
 	if o.json != nil {
 		o.json.summary(outcomes, status, time.Since(o.started))
 		return
@@ -301,7 +327,7 @@ func (o *output) finish(outcomes []outcome, status int) {
 		}
 		return
 	}
-	if !o.quiet && (o.terminal || o.verbose) {
+	if !o.quiet && (o.terminal || o.verbose || o.told) {
 		if len(outcomes) == 1 {
 			showOne(o.p.Stdout, &outcomes[0])
 		} else {

@@ -20,6 +20,13 @@ func (p *progress) draw(name string, t *tick) {
 		return
 	}
 	p.last = time.Now()
+	line := t.line(name)
+	fmt.Fprint(p.w, "\r"+line+strings.Repeat(" ", max(p.drawn-width(line), 0)))
+	p.drawn = width(line)
+}
+
+// line says how far an account has come.
+func (t *tick) line(name string) string {
 	elapsed := time.Since(t.started)
 	rate := float64(t.doneOctets) / max(elapsed.Seconds(), 0.001)
 	part := float64(t.doneOctets) / max(float64(t.total.NewOctets), 1)
@@ -32,8 +39,7 @@ func (p *progress) draw(name string, t *tick) {
 	if t.failed > 0 {
 		line += fmt.Sprintf("   %s failed", count(t.failed))
 	}
-	fmt.Fprint(p.w, "\r"+line+strings.Repeat(" ", max(p.drawn-width(line), 0)))
-	p.drawn = width(line)
+	return line
 }
 
 func (p *progress) clear() {

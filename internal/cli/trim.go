@@ -107,17 +107,25 @@ func (p *program) trim(c *cli.Context) error {
 		all = append(all, t)
 	}
 	out := p.newOutput(c, "trim", accounts)
+	defer out.close()
+	night := p.nightWatch(c, out)
+	night.begin()
 	var statuses []int
+	var outcomes []outcome
 	for _, t := range all {
+		check := p.checkOf(c, t.account, out)
+		check.begin()
 		p.trimOne(c, t, out)
 		out.trimmed(t)
-		statuses = append(statuses, t.status())
+		statuses, outcomes = append(statuses, t.status()), append(outcomes, t.outcome())
+		check.end(outcomes[len(outcomes)-1:], t.status())
 		if c.Context.Err() != nil {
 			break
 		}
 	}
 	status := together(statuses)
 	out.trimsDone(all, status)
+	night.end(outcomes, status)
 	if status != exitOK {
 		return &saidError{status}
 	}
@@ -201,6 +209,16 @@ func (t *trimming) status() int {
 func (t *trimming) word() string {
 	o := outcome{problem: t.worst()}
 	return o.word()
+}
+
+// outcome is how it went, with the backup that came before.
+func (t *trimming) outcome() outcome {
+	r := &t.result
+	o := outcome{account: t.account, dir: t.dir, result: t.options.Backup, problem: t.worst(), quota: r.Quota}
+	if o.used = r.Used; r.Measured {
+		o.used = r.UsedNow
+	}
+	return o
 }
 
 // worst is the problem that decides the exit status, nil if there is none.

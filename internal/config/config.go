@@ -25,6 +25,7 @@ type File struct {
 	Path     string // where it was read from
 	Archive  string // the root that holds a directory for each account
 	Accounts []Account
+	Notify   Notify
 
 	text []byte
 }
@@ -65,9 +66,17 @@ type Account struct {
 	KeepNewerThan string // an age
 	Trim          Trim
 
+	Healthchecks credential.Secret // the URL of a check of its own
+
 	// Beside says that the command line names another server, whose options
 	// are not for this one.
 	Beside bool
+}
+
+// Notify says who is told how runs go.
+type Notify struct {
+	Healthchecks credential.Secret `toml:"healthchecks"` // the URL of a check; whoever knows it can speak for it
+	MetricsFile  string            `toml:"metrics_file"` // for node_exporter
 }
 
 // OAuth2 is an application that is let in by a person who signs in, or by those
@@ -167,6 +176,8 @@ type settings struct {
 	DailyUpload   string   `toml:"daily_upload"`
 	Connections   int      `toml:"connections"`
 
+	Healthchecks credential.Secret `toml:"healthchecks"`
+
 	KeepNewerThan string       `toml:"keep_newer_than"`
 	Trim          trimSettings `toml:"trim"`
 }
@@ -176,6 +187,7 @@ var (
 	accountKeys = keysOf(reflect.TypeFor[settings]())
 	trimKeys    = keysOf(reflect.TypeFor[trimSettings]())
 	oauth2Keys  = keysOf(reflect.TypeFor[OAuth2]())
+	notifyKeys  = keysOf(reflect.TypeFor[Notify]())
 )
 
 func keysOf(t reflect.Type) (keys []string) {
@@ -192,6 +204,7 @@ type document struct {
 	Defaults settings            `toml:"defaults"`
 	Accounts map[string]settings `toml:"accounts"`
 	OAuth2   map[string]OAuth2   `toml:"oauth2"`
+	Notify   Notify              `toml:"notify"`
 }
 
 // Paths returns where a config file is looked for, the first first.
@@ -236,7 +249,8 @@ func Read(path, home string) (*File, error) {
 	if doc.Defaults.Address != "" {
 		return nil, &Error{Path: path, Line: r.lineOf("defaults"), Text: "[defaults] cannot have an address: accounts differ in it"}
 	}
-	file := &File{Path: path, Archive: r.expand(doc.Archive), text: text}
+	file := &File{Path: path, Archive: r.expand(doc.Archive), Notify: doc.Notify, text: text}
+	file.Notify.MetricsFile = r.expand(file.Notify.MetricsFile)
 	secret := doc.Defaults.Password != ""
 	for kind, app := range doc.OAuth2 {
 		if err := r.oauth2("oauth2."+kind, &app); err != nil {
@@ -272,13 +286,15 @@ func explain(path string, err error) error {
 		line, _ := first.Position()
 		key := first.Key()
 		e := &Error{Path: path, Line: line, Text: fmt.Sprintf("there is no key %q", key[len(key)-1])}
-		known := []string{"archive", "defaults", "accounts", "oauth2"}
+		known := []string{"archive", "defaults", "accounts", "oauth2", "notify"}
 		if len(key) > 1 {
 			e.Text += " in [" + strings.Join(key[:len(key)-1], ".") + "]"
 			known = accountKeys
 			switch {
 			case key[len(key)-2] == "trim":
 				known = trimKeys
+			case key[0] == "notify":
+				known = notifyKeys
 			case key[0] == "oauth2" || key[len(key)-2] == "oauth2":
 				known = oauth2Keys
 			}
@@ -385,6 +401,9 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		return Account{}, err
 	}
 	a.OAuth2 = s.OAuth2.Or(defaults.OAuth2)
+	if a.Healthchecks = s.Healthchecks; a.Healthchecks.IsEmpty() {
+		a.Healthchecks = defaults.Healthchecks
+	}
 	if text, hint := a.setSizes(s, defaults); text != "" {
 		return fail(text, hint)
 	}

@@ -1,0 +1,169 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mailstow/internal/mailtest"
+)
+
+// pings is a service that waits for pings.
+type pings struct {
+	mu  sync.Mutex
+	got []string
+}
+
+func (s *pings) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	s.mu.Lock()
+	s.got = append(s.got, r.URL.Path+"\n"+string(body))
+	s.mu.Unlock()
+}
+
+func (s *pings) take() (all []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, s.got = s.got, nil
+	return all
+}
+
+// paths are the first lines of pings.
+func paths(all []string) string {
+	var list []string
+	for _, p := range all {
+		path, _, _ := strings.Cut(p, "\n")
+		list = append(list, path)
+	}
+	return strings.Join(list, " ")
+}
+
+// Whoever keeps watch at night hears of each run, and of what was wrong; of a run
+// that stopped at its limit as of a good one.
+func TestWatchIsToldHowRunsGo(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	service := &pings{}
+	web := httptest.NewServer(service)
+	defer web.Close()
+	env, root := home(t, s), t.TempDir()
+	config, metrics := filepath.Join(env["HOME"], "config.toml"), filepath.Join(t.TempDir(), "mailstow.prom")
+	env["MAILSTOW_CONFIG"], env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_B"] = config, s.Password("alice"), s.Password("alice")
+	text := func(more string) string {
+		return fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"%s/all\"\nmetrics_file = %q\n[accounts.a]\nserver = %q\nhealthchecks = \"%s/a\"\n%s", root, web.URL, metrics, address("imap+insecure", s.IMAP), web.URL, more)
+	}
+	write(t, config, text("[accounts.b]\nserver = "+fmt.Sprintf("%q", address("imap+insecure", s.IMAP))+"\n"))
+	if status, out, errs := mailstow(t, env, "backup"); status != exitOK || out+errs != "" {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	all := service.take()
+	if got := paths(all); got != "/all/start /a/start /a/0 /all/0" || !strings.Contains(strings.Join(all, ""), "54 new messages") {
+		t.Errorf("pings %q\n%q", got, all)
+	}
+	read := func() string {
+		b, err := os.ReadFile(metrics)
+		must(t, err)
+		return string(b)
+	}
+	for _, want := range []string{`mailstow_archive_messages{account="a"} 54`, `mailstow_archive_messages{account="b"} 54`, `mailstow_last_run_exit_code{account="a"} 0`, `mailstow_missing_messages{account="b"} 0`} {
+		if !strings.Contains(read(), want+"\n") {
+			t.Errorf("the metrics lack %s:\n%s", want, read())
+		}
+	}
+	success := regexp.MustCompile(`mailstow_last_success_timestamp_seconds\{account="a"\} \d+`).FindString(read())
+
+	write(t, config, text("[accounts.c]\nserver = \"imap+insecure://alice@127.0.0.1:1\"\npassword_command = \"echo x\"\n"))
+	env["MAILSTOW_PASSWORD_A"] = "wrong"
+	if status, out, errs := mailstow(t, env, "backup"); status != exitIncomplete {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	all = service.take()
+	if got := paths(all); got != "/all/start /a/start /a/77 /all/3" || !strings.Contains(strings.Join(all, ""), "login refused") {
+		t.Errorf("pings %q\n%q", got, all)
+	}
+	if !strings.Contains(read(), `exit_code{account="a"} 77`) || !strings.Contains(read(), `exit_code{account="c"} 69`) || !strings.Contains(read(), success) || !strings.Contains(read(), `account="b"`) {
+		t.Errorf("the success of a night before is lost:\n%s", read())
+	}
+
+	env["MAILSTOW_PASSWORD_A"] = s.Password("alice")
+	write(t, config, text("daily_download = \"1K\"\n"))
+	mailstow(t, env, "backup")
+	if got := paths(service.take()); got != "/all/start /a/start /a/0 /all/0" {
+		t.Errorf("at the limit: pings %q", got)
+	}
+	write(t, config, text(""))
+	if status, out, errs := mailstow(t, env, "trim", "a", "--older-than", "1d", "--keep-newer-than", "1d", "--yes", "--max-delete", "100%"); status != exitOK {
+		t.Errorf("trim: status %d\n%s%s", status, out, errs)
+	}
+	if got := paths(service.take()); got != "/all/start /a/start /a/0 /all/0" {
+		t.Errorf("trim: pings %q", got)
+	}
+	for _, args := range [][]string{{"check"}, {"backup", "--dry-run"}} {
+		if mailstow(t, env, args...); len(service.take()) > 0 {
+			t.Errorf("%q tells the watch", args)
+		}
+	}
+	web.Close()
+	status, out, errs := mailstow(t, env, "backup")
+	if status != exitOK || strings.Count(errs, "warning: ") != 4 || strings.Contains(errs, "/all") {
+		t.Errorf("nobody is there: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// In systemd's journal each line has its priority, and a good run is told of.
+func TestJournalGetsPriorities(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	env := home(t, s)
+	env["JOURNAL_STREAM"] = "8:1234"
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	must(t, err)
+	defer conn.Close()
+	env["NOTIFY_SOCKET"] = socket
+	status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", t.TempDir())
+	if status != exitOK || !strings.HasPrefix(out, "<6>alice@127.0.0.1   ok   54 new messages") || errs != "" {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	heard, b := "", make([]byte, 1000)
+	for !strings.Contains(heard, "STATUS=done") {
+		n, err := conn.Read(b)
+		must(t, err)
+		heard += string(b[:n]) + "\n"
+	}
+	if !strings.HasPrefix(heard, "READY=1\nSTATUS=[0:00]  alice@127.0.0.1") {
+		t.Errorf("systemd hears %q", heard)
+	}
+	env["MAILSTOW_PASSWORD"] = "wrong"
+	status, out, errs = mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", t.TempDir())
+	if status != exitLogin || !strings.HasPrefix(errs, "<3>mailstow: alice@127.0.0.1: login refused") || strings.Count(errs, "<3>") != strings.Count(errs, "\n") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+}
+
+// The log has all that happened, and can be read by nobody else.
+func TestLogHasEverything(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly())
+	env, path := home(t, s), filepath.Join(t.TempDir(), "log")
+	for range 2 {
+		if status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", t.TempDir(), "--log-file", path); status != exitOK || out+errs != "" {
+			t.Errorf("status %d\n%s%s", status, out, errs)
+		}
+	}
+	b, err := os.ReadFile(path)
+	must(t, err)
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 || len(objects(t, string(b), "message")) != 2*n || len(objects(t, string(b), "summary")) != 2 || strings.Contains(string(b), s.Password("alice")) {
+		t.Errorf("%v, %v\n%.2000s", fi, err, b)
+	}
+}
