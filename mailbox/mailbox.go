@@ -167,6 +167,12 @@ type Usage struct {
 	Messages    int   // in all mailboxes
 }
 
+// Session is how a server can be spoken to.
+type Session struct {
+	TLS    string   // the version of TLS; "" for plain text
+	Offers []string // what it can do of which use is made, in its words
+}
+
 // Ways are how a server can remove messages.
 type Ways struct {
 	Exactly bool // those that are named and no others (RFC 4315 UIDPLUS, POP3)

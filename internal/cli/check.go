@@ -4,16 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"mailstow/internal/credential"
 	"mailstow/internal/filter"
+	"mailstow/internal/quantity"
+	"mailstow/internal/report"
 	"mailstow/mailbox"
+	"mailstow/maildir"
 )
 
 func (p *program) checkCommand() *cli.Command {
@@ -31,6 +38,7 @@ It reads, and changes nothing. Whether the archive is whole, mailstow verify tel
 			text("to", "archive `DIR`", "t"),
 			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
 			&cli.IntFlag{Name: "connections", Usage: "`N` connections to an account at the same time (default: 4, over POP3 1)"},
+			yes("folders", "show each folder, and what would happen to it"),
 		}, pairsFlags(), wantedFlags(), loginFlags()),
 		Action: p.check,
 	}
@@ -46,35 +54,280 @@ func (p *program) check(c *cli.Context) error {
 	}
 	out := p.newOutput(c, "check", accounts)
 	out.dryRun = true
+	all := make([]checkup, len(accounts))
 	outcomes := p.pullAll(c, accounts, out)
+	for i := range outcomes {
+		all[i] = checkup{outcome: &outcomes[i]}
+		if outcomes[i].problem == nil {
+			all[i].look(c.Context)
+			open(c.Context, place{dir: accounts[i].dir}, func(ar *maildir.Archive) (err error) { // there may be none yet
+				all[i].archive, err = standing(c, ar)
+				return err
+			})
+		}
+	}
 	status := statusOf(outcomes)
-	out.checked(outcomes, status)
+	p.showCheckups(c, out, all, status)
 	if status != exitOK {
 		return &saidError{status}
 	}
 	return nil
 }
 
-// checked shows what accounts hold, and what a backup would pull.
-func (o *output) checked(outcomes []outcome, status int) {
-	if o.json != nil {
-		o.json.summary(outcomes, status, time.Since(o.started))
+// checkup is what is found out of an account.
+type checkup struct {
+	*outcome
+	session mailbox.Session
+	usage   mailbox.Usage
+	err     error // of finding that out; nil if all is known
+	archive stand
+}
+
+// look asks the server what it can do, and how full it is.
+func (k *checkup) look(ctx context.Context) {
+	l := &login{account: k.account}
+	defer l.close()
+	src, err := l.connect(ctx)
+	if err != nil {
+		k.err = err
 		return
 	}
-	if o.quiet {
+	defer src.Close(true)
+	conn := src.(interface {
+		Session() mailbox.Session
+		Usage(context.Context, []mailbox.Mailbox) (mailbox.Usage, error)
+	})
+	k.session = conn.Session()
+	boxes, err := src.Mailboxes(ctx)
+	if err == nil {
+		k.usage, err = conn.Usage(ctx, slices.DeleteFunc(boxes, func(m mailbox.Mailbox) bool {
+			return m.Role == `\All` || m.Role == `\Flagged` || m.Role == `\Important`
+		}))
+	}
+	k.err = err
+}
+
+// showCheckups shows what accounts hold, and what a backup would pull.
+func (p *program) showCheckups(c *cli.Context, out *output, all []checkup, status int) {
+	var outcomes []outcome
+	for _, k := range all {
+		outcomes = append(outcomes, *k.outcome)
+	}
+	switch {
+	case out.json != nil:
+		for _, k := range all {
+			k.json(out.json)
+		}
+		out.json.summary(outcomes, status, time.Since(out.started))
+	case out.quiet:
+	default:
+		wide := 0
+		for _, k := range all {
+			wide = max(wide, width(k.account.name))
+		}
+		for _, k := range all {
+			k.show(p.Stdout, wide, out.verbose || c.Bool("folders"))
+		}
+		showDisks(p.Stdout, wide, all)
+		bad := 0
+		for _, k := range all {
+			if k.problem != nil {
+				bad++
+			}
+		}
+		if bad > 0 && len(all) > 1 {
+			fmt.Fprintf(p.Stdout, "\n%d of %d accounts cannot be backed up.\n", bad, len(all))
+		}
+	}
+}
+
+// show tells people.
+func (k *checkup) show(w io.Writer, wide int, folders bool) {
+	a := k.account
+	head := fmt.Sprintf("%-*s  %-9s %s", wide, show(a.name), k.word(), show(a.endpoint.Addr))
+	if k.session.TLS != "" {
+		head += "  " + k.session.TLS
+	}
+	if from := a.loggedIn(); from != "" && k.problem == nil {
+		head += "  " + show(from)
+	}
+	fmt.Fprintln(w, head)
+	line := func(label, text string) {
+		if text != "" {
+			fmt.Fprintf(w, "%*s  %-9s %s\n", wide, "", label, show(text))
+		}
+	}
+	if k.problem != nil {
+		line("why", k.problem.what) // it has been told in full
 		return
 	}
-	t := table{head: []string{"account", "result", "server", ">folders", ">messages", ">would pull", ">size"}}
-	for i := range outcomes {
-		r := &outcomes[i]
-		if len(r.result.Tallies) == 0 {
-			t.add(show(r.account.name), r.word(), show(r.account.endpoint.Addr), "-", "-", "-", "-")
+	line("mail", k.mail())
+	line("server", strings.Join(k.session.Offers, " "))
+	sum := k.result.Sum()
+	pull := "nothing is missing"
+	if sum.New > 0 {
+		pull = fmt.Sprintf("a backup would pull %s, %s", messages(sum.New), octets(sum.Octets))
+	}
+	line("archive", fmt.Sprintf("%s; %s", messages(k.archive.messages), pull))
+	line("quota", k.quota())
+	line("time", k.time())
+	for _, n := range k.notes() {
+		line("note", n)
+	}
+	if folders {
+		t := table{head: []string{"folder", "role", ">messages", ">would pull", ">size", ""}}
+		for _, m := range k.result.Tallies {
+			t.add(show(m.Mailbox.String()), m.Role, count(m.OnServer), count(m.New), octets(m.Octets), show(first(skippedWord(m), m.Reason)))
+		}
+		for l := range strings.Lines(t.String()) {
+			fmt.Fprintf(w, "%*s  %s", wide, "", l)
+		}
+	}
+}
+
+func skippedWord(t report.Tally) string {
+	if t.Skipped == "" {
+		return ""
+	}
+	return "skipped: " + t.Skipped
+}
+
+// mail says how much there is.
+func (k *checkup) mail() string {
+	sum := k.result.Sum()
+	text := messages(max(sum.OnServer, k.usage.Messages))
+	if k.usage.Sizes > 0 {
+		text += ", " + octets(k.usage.Sizes)
+	}
+	if k.account.protocol == mailbox.POP3 {
+		return text + " (POP3: the inbox alone, no flags, no folders)"
+	}
+	return text + " in " + folders(len(k.result.Tallies))
+}
+
+func (k *checkup) quota() string {
+	limit, _ := quantity.Size(k.account.trim.Quota)
+	switch {
+	case k.usage.Quota > 0:
+		return of(k.usage.Used, k.usage.Quota) + ", of " + octets(k.usage.Quota)
+	case limit > 0 && k.usage.Sizes > 0:
+		return fmt.Sprintf("not told by the server; the config file says %s, so %d%% are used", octets(limit), 100*k.usage.Sizes/limit)
+	}
+	return ""
+}
+
+// time says how long a backup takes where the provider bounds it.
+func (k *checkup) time() string {
+	a, left := k.account, k.result.Sum().Octets
+	if a.download == 0 || left <= a.download {
+		return ""
+	}
+	who := "daily_download allows"
+	if a.provider != nil && a.provider.Limits.DailyDownload > 0 {
+		who = a.provider.Title + " allows"
+	}
+	return fmt.Sprintf("about %d nights: %s about %s a day", (left+a.download-1)/a.download, who, octets(a.download))
+}
+
+// notes are what a person should know.
+func (k *checkup) notes() (all []string) {
+	a := k.account
+	if k.err != nil {
+		all = append(all, "not all could be found out: "+k.err.Error())
+	}
+	if a.provider != nil && a.provider.Hides != "" {
+		all = append(all, a.provider.Hides)
+	}
+	if a.protocol == mailbox.POP3 && a.provider != nil {
+		all = append(all, fmt.Sprintf("the server also answers on %s, which would copy folders and flags too", a.provider.IMAP[0]))
+	}
+	if a.protocol == mailbox.POP3 && k.err == nil && !slices.Contains(k.session.Offers, "UIDL") {
+		all = append(all, "the server may not name its messages (no UIDL in CAPA): then each run downloads all headers, and trim is not possible")
+	}
+	if a.protocol == mailbox.IMAP && k.err == nil && !slices.Contains(k.session.Offers, "UIDPLUS") {
+		all = append(all, "the server has no UIDPLUS: trim can only move mail to the trash, if at all")
+	}
+	return all
+}
+
+// loggedIn says how the account has logged in.
+func (a *account) loggedIn() string {
+	switch {
+	case a.signIn != nil:
+		return "OAuth2"
+	case a.changing:
+		return "an access token"
+	case a.method == "external":
+		return "a client certificate"
+	case a.from != "":
+		return "password from " + a.from
+	}
+	return ""
+}
+
+// showDisks says whether there is room for what would be pulled.
+func showDisks(w io.Writer, wide int, all []checkup) {
+	type disk struct {
+		dir        string
+		free, need int64
+	}
+	var disks []*disk
+	known := map[uint64]*disk{} // by their devices
+	for _, k := range all {
+		dir := existing(filepath.Dir(k.account.dir))
+		fi, err := os.Stat(dir)
+		var fs syscall.Statfs_t
+		if k.problem != nil || dir == "" || err != nil || syscall.Statfs(dir, &fs) != nil {
 			continue
 		}
-		sum := r.result.Sum()
-		t.add(show(r.account.name), r.word(), show(r.account.endpoint.Addr), count(len(r.result.Tallies)), count(sum.OnServer), count(sum.New), octets(sum.Octets))
+		device := uint64(fi.Sys().(*syscall.Stat_t).Dev)
+		if known[device] == nil {
+			known[device] = &disk{dir: dir, free: int64(fs.Bavail) * int64(fs.Bsize)}
+			disks = append(disks, known[device])
+		}
+		known[device].need += k.result.Sum().Octets
 	}
-	fmt.Fprint(o.p.Stdout, t.String())
+	for _, d := range disks {
+		word := "ok"
+		if d.free < d.need {
+			word = "NO ROOM"
+		}
+		fmt.Fprintf(w, "%-*s  %-9s %s: %s free, %s needed\n", wide, "disk", word, show(d.dir), octets(d.free), octets(d.need))
+	}
+}
+
+// existing returns the nearest directory above a path that is there.
+func existing(dir string) string {
+	dir, err := filepath.Abs(dir)
+	for err == nil {
+		if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			return ""
+		}
+		dir = filepath.Dir(dir)
+	}
+	return ""
+}
+
+// json tells scripts.
+func (k *checkup) json(j *jsonLines) {
+	sum := k.result.Sum()
+	o := object{
+		"account": k.account.name, "result": k.word(), "server": k.account.endpoint.Addr, "protocol": k.account.protocol, "tls": k.session.TLS, "offers": k.session.Offers,
+		"folders": len(k.result.Tallies), "messages": max(sum.OnServer, k.usage.Messages), "in_archive": k.archive.messages, "new": sum.New, "bytes_new": sum.Octets, "notes": k.notes(),
+	}
+	if k.usage.Quota > 0 {
+		o["quota"], o["usage"] = k.usage.Quota, k.usage.Used
+	}
+	if k.usage.Sizes > 0 {
+		o["bytes"] = k.usage.Sizes
+	}
+	if k.account.provider != nil {
+		o["provider"] = k.account.provider.Name
+	}
+	j.write("check", o)
 }
 
 // readiness is what is known of a pair before it is moved.

@@ -652,7 +652,14 @@ func TestCheckTellsWhatABackupWouldPull(t *testing.T) {
 		if entries, _ := os.ReadDir(root); status != exitOK || !strings.Contains(out, fmt.Sprintf("%d", n)) || len(entries) > 0 {
 			t.Errorf("status %d, %d directories\n%s%s", status, len(entries), out, errs)
 		}
+		if !strings.Contains(out, fmt.Sprintf("a backup would pull %d messages", n)) || !strings.Contains(out, "disk ") || !strings.Contains(out, "password from MAILSTOW_PASSWORD") {
+			t.Errorf("it is told:\n%s", out)
+		}
 		env := home(t, s)
+		status, out, errs = mailstow(t, env, "check", address("imap+insecure", s.IMAP), "--to", root, "--json")
+		if k := objects(t, out, "check"); status != exitOK || len(k) != 1 || k[0]["new"] != float64(n) || k[0]["in_archive"] != 0.0 || k[0]["protocol"] != "imap" || len(k[0]["offers"].([]any)) == 0 {
+			t.Errorf("status %d\n%s%s", status, out, errs)
+		}
 		env["MAILSTOW_PASSWORD"] = "wrong"
 		if status, out, errs := mailstow(t, env, "check", address("imap+insecure", s.IMAP), "--to", root, "--json"); status != exitLogin || last(t, out)["failed"] != 1.0 {
 			t.Errorf("a wrong password: status %d\n%s%s", status, out, errs)

@@ -30,6 +30,14 @@ const maxAhead = 500_000
 // of one of them.
 const maxMailboxes = 100_000
 
+// useful are capabilities of which use is made.
+var useful = []string{"CONDSTORE", "QRESYNC", "IDLE", "UIDPLUS", "MOVE", "QUOTA", "STATUS=SIZE", "SPECIAL-USE", "OBJECTID", "X-GM-EXT-1", "COMPRESS=DEFLATE", "MULTIAPPEND", "LITERAL+", "LITERAL-"}
+
+// Session says how the server can be spoken to.
+func (c *Conn) Session() mailbox.Session {
+	return mailbox.Session{TLS: c.wire.TLS(), Offers: slices.DeleteFunc(slices.Clone(useful), func(name string) bool { return !c.wire.HasCap(name) })}
+}
+
 // Mailboxes returns the mailboxes that can hold messages.
 func (c *Conn) Mailboxes(ctx context.Context) ([]mailbox.Mailbox, error) {
 	cmd := c.client.List("", "*", c.listOptions())

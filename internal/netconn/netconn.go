@@ -93,6 +93,14 @@ func (c *Conn) StartTLS(ctx context.Context, cfg *tls.Config) error {
 	return nil
 }
 
+// TLS returns the version of TLS that carries the data, "" for none.
+func (c *Conn) TLS() string {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		return tls.VersionName(t.ConnectionState().Version)
+	}
+	return ""
+}
+
 // Await says whether the server owes an answer. While it does not, it may be
 // silent for as long as it likes. A new Conn awaits.
 func (c *Conn) Await(answer bool) {

@@ -92,6 +92,17 @@ func (c *Conn) Close(finished bool) error {
 // quitTimeout bounds the wait for an answer that nothing depends on.
 const quitTimeout = 5 * time.Second
 
+// Session says how the server can be spoken to.
+func (c *Conn) Session() mailbox.Session {
+	s := mailbox.Session{TLS: c.wire.TLS()}
+	for _, name := range []string{"UIDL", "TOP", "PIPELINING"} {
+		if c.wire.HasCap(name) {
+			s.Offers = append(s.Offers, name)
+		}
+	}
+	return s
+}
+
 // Protocol returns [mailbox.POP3].
 func (c *Conn) Protocol() mailbox.Protocol { return mailbox.POP3 }
 

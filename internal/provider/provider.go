@@ -33,6 +33,8 @@ type Provider struct {
 
 	Refusals []Refusal // of logins, the more special first
 
+	Hides string // what it does not show to programs, and what to do; "" for nothing that is known
+
 	Facts []Fact
 }
 

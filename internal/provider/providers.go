@@ -37,6 +37,7 @@ func netease(name, title, domain string) *Provider {
 		Name: name, Title: title, Domains: []string{domain},
 		IMAP: []string{"imaps://imap." + domain}, POP3: []string{"pop3s://pop." + domain},
 		Password: Code, Page: "https://mail." + domain,
+		Hides: title + " may show programs recent mail alone; see its settings for POP3/SMTP/IMAP",
 		Refusals: []Refusal{{
 			Words: []string{"login error or password error", "login fail", "unable to log on", "authentication failed", "er.login"}, Code: "auth_code_needed",
 			What: "imap." + domain + " refused the login",
@@ -109,6 +110,7 @@ var all = []*Provider{
 		Name: "yahoo", Title: "Yahoo", Domains: []string{"yahoo.com", "yahoo.de", "yahoo.fr", "yahoo.co.uk", "yahoo.es", "yahoo.it", "ymail.com", "rocketmail.com", "myyahoo.com"},
 		IMAP: []string{"imaps://export.imap.mail.yahoo.com", "imaps://imap.mail.yahoo.com"}, POP3: []string{"pop3s://pop.mail.yahoo.com"},
 		Password: AppPassword, Page: "https://login.yahoo.com/account/security",
+		Hides:  "imap.mail.yahoo.com shows 10,000 messages of a folder; mailstow backs up from export.imap.mail.yahoo.com, which shows more and is read-only",
 		Limits: Limits{Connections: 2, Shown: []int{10000}},
 		Refusals: []Refusal{{
 			Words: []string{"authenticationfailed", "invalid credentials", "login invalid"}, Code: "auth_app_password",
@@ -148,6 +150,7 @@ var all = []*Provider{
 	{
 		Name: "qq", Title: "QQ", Domains: []string{"qq.com", "foxmail.com", "vip.qq.com"},
 		IMAP: []string{"imaps://imap.qq.com"}, POP3: []string{"pop3s://pop.qq.com"}, Password: Code, Page: "https://mail.qq.com",
+		Hides: "QQ shows programs recent mail alone until you change Settings, Account, fetch: all",
 		Refusals: []Refusal{{
 			Words: []string{"login fail", "authorization code", "授权码", "authentication failed"}, Code: "auth_code_needed",
 			What: "imap.qq.com refused the login",
