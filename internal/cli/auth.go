@@ -170,8 +170,10 @@ func (p *program) signIn(c *cli.Context, a *account) error {
 	if err != nil {
 		return a.signInFailed(err)
 	}
+	renew := a.tokens
 	a.tokens = nil // this one has to do
 	src, err := a.open(credential.NewSecret(grant.Access))(c.Context)
+	a.tokens = renew
 	if err != nil { // the account may not be the one that signed in
 		var pr *problemError
 		if !errors.As(err, &pr) {

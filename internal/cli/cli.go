@@ -99,7 +99,7 @@ func (p *program) app() *cli.App {
 			p.unknown = e
 		},
 		Commands: []*cli.Command{
-			p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.configCommand(), p.authCommand(), p.providersCommand(),
+			p.initCommand(), p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.configCommand(), p.authCommand(), p.providersCommand(),
 		},
 	}
 	for _, c := range app.Commands {

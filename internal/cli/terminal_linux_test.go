@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mailstow/internal/mailtest"
+)
+
+// unanswered is no answer: the text is waited for.
+const unanswered = "\x00"
+
+// terminal runs a command on a terminal of its own, where answers are typed when
+// their questions are seen, and returns its exit status and what was shown.
+func terminal(t *testing.T, cmd *exec.Cmd, answers ...[2]string) (status int, shown string) {
+	t.Helper()
+	main, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("there are no terminals: ", err)
+	}
+	defer main.Close()
+	must(t, unix.IoctlSetPointerInt(int(main.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(main.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	must(t, err)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	cmd.Env = append(cmd.Env, "TERM=xterm")
+	must(t, cmd.Start())
+	tty.Close()
+	var mu sync.Mutex
+	var screen strings.Builder
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b := make([]byte, 4096)
+		for {
+			n, err := main.Read(b)
+			mu.Lock()
+			screen.Write(b[:n])
+			mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	seen := 0
+	for _, a := range answers {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			i := strings.Index(screen.String()[seen:], a[0])
+			if i >= 0 {
+				seen += i + len(a[0])
+			}
+			text := screen.String()
+			mu.Unlock()
+			if i >= 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				cmd.Process.Kill()
+				t.Fatalf("%q is not asked:\n%s", a[0], text)
+			}
+		}
+		if a[1] != unanswered {
+			time.Sleep(50 * time.Millisecond) // until the echo is off
+			fmt.Fprint(main, a[1]+"\n")
+		}
+	}
+	cmd.Wait()
+	<-ended
+	mu.Lock()
+	defer mu.Unlock()
+	return cmd.ProcessState.ExitCode(), strings.ReplaceAll(screen.String(), "\r\n", "\n")
+}
+
+// Someone who has never seen mailstow has a backup after a few questions; the
+// second account is added to what they have written themselves.
+func TestFirstRunOnATerminal(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly())
+	binary, env := built(t), map[string]string{"HOME": t.TempDir()}
+	config := filepath.Join(env["HOME"], ".config/mailstow/config.toml")
+	server := "imap+insecure://alice@" + s.IMAP
+	status, shown := terminal(t, command(binary, env, "init", "--offline"),
+		[2]string{"Address: ", "alice@example.org"}, [2]string{"Its server, as imaps://HOST", server}, [2]string{"Name for this account [example]", "work"},
+		[2]string{"Password for alice@example.org: ", "wrong"}, [2]string{"login refused", unanswered}, [2]string{"Password for", s.Password("alice")},
+		[2]string{"Where should the password be kept?", unanswered}, [2]string{"Choose [1]: ", "1"}, [2]string{"Archive folder [~/mail-archive]: ", ""})
+	if status != exitOK || !strings.Contains(shown, fmt.Sprintf("Login ok. 1 folder, %d messages", n)) || !strings.Contains(shown, "Wrote [accounts.work] to "+config) || strings.Contains(shown, s.Password("alice")) {
+		t.Fatalf("status %d\n%s", status, shown)
+	}
+	b, err := os.ReadFile(config)
+	must(t, err)
+	want := "# mailstow.toml(5) says what may stand here.\n\narchive = \"~/mail-archive\"   # each account gets a folder in it\n\n[accounts.work]\naddress = \"alice@example.org\"\nserver = \"" + server + "\"\n"
+	if fi, err := os.Stat(config); err != nil || fi.Mode().Perm() != 0o600 || string(b) != want {
+		t.Errorf("%v, %v\n%s\nwant\n%s", fi.Mode(), err, b, want)
+	}
+	if status, out, errs := mailstow(t, env, "backup"); status != exitOK || len(messageFiles(t, filepath.Join(env["HOME"], "mail-archive/alice@example.org"))) != n {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+
+	own := strings.TrimSuffix(string(b), "\n") + "   # my own words, and no line end"
+	must(t, os.WriteFile(config, []byte(own), 0o600))
+	status, shown = terminal(t, command(binary, env, "init", "bob@example.org", "--offline"),
+		[2]string{"Its server", "pop3+insecure://bob@" + s.POP3}, [2]string{"Name for this account [example]", "work"}, [2]string{"There is an account work already", unanswered}, [2]string{"[example]: ", "bob"},
+		[2]string{"Password for bob@example.org: ", s.Password("bob")}, [2]string{"Choose [1]: ", "2"}, [2]string{"The command", "echo wrong"}, [2]string{"prints another password", unanswered}, [2]string{"The command", "echo \"" + s.Password("bob") + "\""})
+	now, err := os.ReadFile(config)
+	must(t, err)
+	if status != exitOK || !strings.HasPrefix(string(now), own+"\n\n[accounts.bob]\n") || !strings.Contains(string(now), `password_command = "echo \"bob-secret\""`) {
+		t.Errorf("status %d\n%s\n%s", status, shown, now)
+	}
+	if status, out, errs := mailstow(t, env, "check"); status != exitOK {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "init"); status != exitConfig || !strings.Contains(errs, "nobody to ask") {
+		t.Errorf("without a terminal: status %d\n%s%s", status, out, errs)
+	}
+	if status, shown := terminal(t, command(binary, env, "init", "bob@example.org")); status != exitConfig || !strings.Contains(shown, "already") {
+		t.Errorf("twice: status %d\n%s", status, shown)
+	}
+}
+
+// A trim at a terminal asks for the account's name, and for unanswered less.
+func TestTrimAsksForTheName(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	put(t, s, "INBOX", old, `\Seen`, several("old", 3)...)
+	env, _ := configuredHome(t, s, s.IMAP)
+	env["MAILSTOW_PASSWORD_MINE"] = s.Password("alice")
+	if status, shown := terminal(t, command(built(t), env, "trim", "mine", "--older-than", "1y"), [2]string{"Type the account name to delete 3 messages", "yes"}); status != exitFailure || len(subjects(t, s, "INBOX")) != 3 {
+		t.Errorf("status %d\n%s", status, shown)
+	}
+	if status, shown := terminal(t, command(built(t), env, "trim", "mine", "--older-than", "1y"), [2]string{"Type the account name to delete 3 messages", "mine"}); status != exitOK || len(subjects(t, s, "INBOX")) != 0 || !strings.Contains(shown, "deleted 3 messages") {
+		t.Errorf("status %d\n%s", status, shown)
+	}
+}
