@@ -46,6 +46,10 @@ func Run(ctx context.Context, env Env) int {
 		p.rootHelp(app)
 		return exitOK
 	}
+	if args[0] == completing {
+		p.complete(ctx, app, args[1:])
+		return exitOK
+	}
 	args, err := arrange(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, append([]string{"mailstow"}, args...))
@@ -99,7 +103,7 @@ func (p *program) app() *cli.App {
 			p.unknown = e
 		},
 		Commands: []*cli.Command{
-			p.initCommand(), p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.configCommand(), p.authCommand(), p.providersCommand(),
+			p.initCommand(), p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.configCommand(), p.authCommand(), p.providersCommand(), p.completionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -164,7 +168,7 @@ func (p *program) rootHelp(app *cli.App) {
 		fmt.Fprintf(p.Stdout, "\n%s\n", group)
 		for _, c := range app.Commands {
 			if c.Category == group {
-				fmt.Fprintf(p.Stdout, "  %-9s %s\n", c.Name, c.Usage)
+				fmt.Fprintf(p.Stdout, "  %-10s %s\n", c.Name, c.Usage)
 			}
 		}
 	}

@@ -37,7 +37,7 @@ written before a login has worked.`,
 		Flags: []cli.Flag{
 			yes("print-timer", "print a systemd service and timer, and a cron line"),
 			yes("offline", "look servers up in the built-in list alone"),
-			text("name", "what the account is called (default: by its provider)"),
+			text("name", "call the account `NAME` (default: by its provider)"),
 			text("to", "archive `DIR`", "t"),
 			text("tls-ca", "also trust the CA certificates in `FILE`"),
 			yes("allow-insecure", "let +insecure URLs reach other machines"),

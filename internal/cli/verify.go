@@ -31,7 +31,7 @@ program has put there are told as foreign and are no damage.`,
 		Flags: slices.Concat([]cli.Flag{
 			text("to", "archive `DIR`", "t"),
 			yes("quick", "compare sizes, read no file"),
-			text("subset", "check a part: 10% (chosen by the day) or 3/7"),
+			text("subset", "check a `PART`: 10% (chosen by the day) or 3/7"),
 			yes("accept-removed", "messages that you have removed from the archive are to stay so"),
 			text("against", "also compare with the server `DESTINATION`: an account or a URL"),
 			yes("full", "with --against, download each message and compare its octets"),
