@@ -4,10 +4,15 @@ GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: build demo test quick lint vuln fuzz bench crash scale memory clean
+.PHONY: build install demo test quick lint vuln fuzz bench crash scale memory clean
 
 build: ## one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/mailstow .
+
+PREFIX ?= /usr/local
+install: ## the binary and the manual
+	install -D -m 755 bin/mailstow $(DESTDIR)$(PREFIX)/bin/mailstow
+	for page in docs/man/*.[157]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 
 demo: build ## the main job, on sample mail
 	bin/mailstow demo

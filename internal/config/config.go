@@ -190,6 +190,12 @@ var (
 	notifyKeys  = keysOf(reflect.TypeFor[Notify]())
 )
 
+// Keys returns the keys that a config file may have, by their tables: "" is the
+// top, "accounts" an account.
+func Keys() map[string][]string {
+	return map[string][]string{"": keysOf(reflect.TypeFor[document]()), "accounts": accountKeys, "trim": trimKeys, "oauth2": oauth2Keys, "notify": notifyKeys}
+}
+
 func keysOf(t reflect.Type) (keys []string) {
 	for i := range t.NumField() {
 		if key := t.Field(i).Tag.Get("toml"); key != "-" {
