@@ -130,7 +130,7 @@ func (a *account) loggingIn(ctx context.Context, l *sasl.Login, dial func() erro
 		l.Secret = token
 		err = dial()
 	}
-	return a.understood(err)
+	return a.misnamed(ctx, a.understood(err))
 }
 
 // login says who logs in, and how.

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -330,6 +331,9 @@ func (o *output) finish(outcomes []outcome, status int) {
 	if !o.quiet && (o.terminal || o.verbose || o.told) {
 		if len(outcomes) == 1 {
 			showOne(o.p.Stdout, &outcomes[0])
+			if a := outcomes[0].account; o.terminal && !a.named && outcomes[0].result.Sum().New > 0 {
+				fmt.Fprintf(o.p.Stdout, "\nTo do this every night:   mailstow init %s\nTo read the archive:      mutt -R -f %s\n", show(first(a.address, "ADDRESS")), show(filepath.Join(outcomes[0].dir, "INBOX")))
+			}
 		} else {
 			showAll(o.p.Stdout, outcomes)
 		}

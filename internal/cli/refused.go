@@ -1,11 +1,17 @@
 package cli
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"time"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/netconn"
 )
 
 // understood says what a refused login means where that is known: of this
@@ -36,4 +42,67 @@ func (a *account) understood(err error) error {
 		pr.do += "; some servers want a password made for this program, or the name without its domain"
 	}
 	return &problemError{pr, err}
+}
+
+// misnamed says which name a server's certificate is for, where it is not the one
+// that was used, and whether the server answers by that.
+func (a *account) misnamed(ctx context.Context, err error) error {
+	var cert *tls.CertificateVerificationError
+	var name x509.HostnameError
+	if !errors.As(err, &cert) || !errors.As(cert.Err, &name) {
+		return err
+	}
+	names := name.Certificate.DNSNames
+	if len(names) == 0 {
+		return err
+	}
+	pr := problem{
+		what: fmt.Sprintf("%s showed a certificate for %s", a.host, names[0]), status: exitUnavailable, code: "tls_name",
+		why: "the provider hosts your domain; the name you use is not in its certificate.",
+		do:  "use the provider's own name for the server",
+	}
+	for _, other := range names {
+		if first, rest, ok := strings.Cut(other, "."); ok && first == "*" {
+			label, _, _ := strings.Cut(a.host, ".")
+			other = label + "." + rest
+		}
+		if a.answersAs(ctx, other) {
+			_, port, _ := net.SplitHostPort(a.endpoint.Addr)
+			pr.do = fmt.Sprintf("if that is your provider: server = %q      (that name was tried and its certificate is valid)", a.urlOf(other, port))
+			break
+		}
+	}
+	return &problemError{pr, err}
+}
+
+// answersAs reports whether there is a server of another name with a certificate
+// for it, which an outsider cannot have.
+func (a *account) answersAs(ctx context.Context, host string) bool {
+	_, port, _ := net.SplitHostPort(a.endpoint.Addr)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	e := a.endpoint
+	e.Addr, e.TLS = net.JoinHostPort(host, port), a.endpoint.TLS.Clone()
+	e.TLS.ServerName = host
+	if e.Security != netconn.Implicit { // only a login would show
+		return false
+	}
+	conn, err := netconn.Dial(ctx, e)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+// urlOf returns the URL of the account's server under another name.
+func (a *account) urlOf(host, port string) string {
+	for scheme, s := range schemes {
+		if s.protocol == a.protocol && s.security == a.endpoint.Security {
+			if port == s.port {
+				return scheme + "://" + host
+			}
+			return scheme + "://" + net.JoinHostPort(host, port)
+		}
+	}
+	return host
 }
