@@ -1,0 +1,184 @@
+package cli
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"mailstow/internal/mailtest"
+)
+
+// fakeIMAP is an IMAP server with one mailbox, that answers to some commands in
+// its own way: by what is in them, with TAG for the tag.
+func fakeIMAP(t *testing.T, messages int, answers map[string]string) (addr string) {
+	return mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1] hi\r\n", func(line string) string {
+		tag, command, _ := strings.Cut(line, " ")
+		answer := "TAG OK done\r\n"
+		switch {
+		case strings.HasPrefix(command, "LOGIN"):
+			answer = "TAG OK [CAPABILITY IMAP4rev1 ID UIDPLUS] in\r\n"
+		case strings.HasPrefix(command, "LIST"):
+			answer = "* LIST (\\HasNoChildren) \"/\" INBOX\r\nTAG OK done\r\n"
+		case strings.HasPrefix(command, "EXAMINE"), strings.HasPrefix(command, "SELECT"):
+			answer = fmt.Sprintf("* %d EXISTS\r\n* OK [UIDVALIDITY 1699] v\r\n* OK [UIDNEXT %d] n\r\nTAG OK [READ-ONLY] in\r\n", messages, messages+1)
+		case strings.Contains(command, "FETCH") && !strings.Contains(command, "BODY"):
+			answer = ""
+			for n := 1; n <= messages; n++ {
+				answer += fmt.Sprintf("* %d FETCH (UID %d FLAGS (\\Seen) INTERNALDATE \"01-Jan-2020 00:00:00 +0000\" RFC822.SIZE 18)\r\n", n, n)
+			}
+			answer += "TAG OK done\r\n"
+		}
+		for part, own := range answers {
+			if strings.Contains(command, part) {
+				answer = own
+			}
+		}
+		return strings.ReplaceAll(answer, "TAG", tag)
+	})
+}
+
+// What goes wrong most often, as a person reads it: what has happened, in the
+// server's words, and what to do.
+func TestMessagesSayWhatToDo(t *testing.T) {
+	when := regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d [+-]\d\d:\d\d`)
+	for name, c := range map[string]struct {
+		addr   func(t *testing.T) string
+		config string // of the account
+		args   []string
+		status int
+		want   string
+	}{
+		"the provider's daily limit": {
+			addr: func(t *testing.T) string {
+				return fakeIMAP(t, 3, map[string]string{"BODY.PEEK[]": "TAG NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)\r\n"})
+			},
+			config: "provider = \"gmail\"\ntimeout = \"300ms\"", args: []string{"backup", "mine", "-v"}, status: exitLater,
+			want: "mailstow: mine: the provider's daily limit is reached; 3 messages to go\n  server: NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)\n  do:     nothing; the next run after TIME goes on. Lower daily_download to avoid the lock-out\n",
+		},
+		"the server lists less than it has": {
+			addr: func(t *testing.T) string {
+				return fakeIMAP(t, 4028, map[string]string{"FETCH": "TAG OK done\r\n"})
+			},
+			args: []string{"backup", "mine"}, status: exitIncomplete,
+			want: "mailstow: mine: 4,028 of 4,028 messages are missing from the archive\n  folder:  INBOX has 4,028 messages but the server listed 0; it does not count as done\n  do:     nothing now, it is tried again on every run\n",
+		},
+		"terminal escapes and bidi": {
+			addr: func(t *testing.T) string {
+				return refusing(t, "NO \x1b[2J\x1b]0;owned\x07 \u202egnihtyreve\u202c go away")
+			},
+			args: []string{"backup", "mine"}, status: exitLogin,
+			want: "mailstow: mine: login refused by ADDR for user \"alice\"\n  server: NO \\x1b[2J\\x1b]0;owned\\x07 \\u202egnihtyreve\\u202c go away\n  do:     check what MAILSTOW_PASSWORD_MINE gives; some servers want the whole address as the name\n",
+		},
+		"a key that there is not": {
+			addr: func(t *testing.T) string { return "127.0.0.1:1" }, config: "pasword_command = \"x\"", args: []string{"backup", "mine"}, status: exitConfig,
+			want: "mailstow: CONFIG:4: there is no key \"pasword_command\" in [accounts.mine]\n  do:     did you mean password_command?\n",
+		},
+		"nobody answers": {
+			addr: func(t *testing.T) string { return "127.0.0.1:1" }, args: []string{"backup", "mine"}, status: exitUnavailable,
+			want: "mailstow: mine: dial tcp 127.0.0.1:1: connect: connection refused\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr, dir := c.addr(t), t.TempDir()
+			file := filepath.Join(dir, "config.toml")
+			write(t, file, fmt.Sprintf("archive = %q\n[accounts.mine]\nserver = \"imap+insecure://alice@%s\"\n%s\n", dir, addr, c.config))
+			status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": file, "MAILSTOW_PASSWORD_MINE": "x"}, c.args...)
+			got := when.ReplaceAllString(strings.NewReplacer(addr, "ADDR", file, "CONFIG").Replace(errs), "TIME")
+			if name == "nobody answers" {
+				c.want = strings.SplitAfter(c.want, "\n")[0]
+				got = strings.ReplaceAll(strings.SplitAfter(got, "\n")[0], "ADDR", addr)
+			}
+			if i := strings.Index(got, "mailstow: mine: the provider's"); i > 0 { // the waiting is told before
+				got = got[i:]
+			}
+			if status != c.status || got != c.want {
+				t.Errorf("status %d, want %d\n%s%s\nwant\n%s", status, c.status, out, got, c.want)
+			}
+		})
+	}
+}
+
+// The server is another name's: the right one is tried, and told.
+func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	must(t, err)
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go io.WriteString(conn, "* OK hi\r\n")
+		}
+	}()
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "ca.pem")
+	must(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	addr := ln.Addr().String()
+	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "backup", "imaps://alice@"+addr, "--to", dir, "--tls-ca", ca)
+	_, port, _ := strings.Cut(addr, ":")
+	want := "mailstow: alice@127.0.0.1: 127.0.0.1 showed a certificate for localhost\n  why:    the provider hosts your domain; the name you use is not in its certificate.\n  do:     if that is your provider: server = \"imaps://localhost:" + port + "\"      (that name was tried and its certificate is valid)\n"
+	if status != exitUnavailable || errs != want {
+		t.Errorf("status %d\n%s%s\nwant\n%s", status, out, errs, want)
+	}
+}
+
+// Whatever happens, and however much is said of it, no secret is.
+func TestNoSecretIsEverWritten(t *testing.T) {
+	const password, ping = "pa55-W0rd-never-shown", "ping-uuid-never-shown"
+	dir := t.TempDir()
+	echo := mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1] hi\r\n", func(line string) string { // it repeats what it was told
+		tag, command, _ := strings.Cut(line, " ")
+		return "* OK you said " + command + "\r\n" + tag + " NO [ALERT] wrong: " + command + "\r\n"
+	})
+	file := filepath.Join(dir, "config.toml")
+	must(t, os.WriteFile(file, []byte(fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"http://127.0.0.1:1/%s\"\nmetrics_file = %q\n[oauth2.google]\nclient_id = \"x\"\nclient_secret = %q\n[accounts.a]\nserver = \"imap+insecure://alice@%s\"\npassword = %q\nhealthchecks = \"http://127.0.0.1:1/%s\"\n[accounts.b]\naddress = \"me@gmail.com\"\nauth = \"oauth2\"\n",
+		dir, ping, filepath.Join(dir, "prom"), password, echo, password, ping)), 0o600))
+	env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": file, "JOURNAL_STREAM": "1:1"}
+	log := filepath.Join(dir, "log")
+	for _, args := range [][]string{
+		{"backup"}, {"backup", "-v"}, {"backup", "--json"}, {"check", "-v"}, {"check", "--json"}, {"trim", "a", "--older-than", "1y", "--yes"}, {"config", "show"}, {"config", "show", "--json"},
+		{"config", "check"}, {"auth", "status"}, {"auth", "status", "--json"}, {"status"}, {"auth", "login", "a"}, {"migrate", "a", "a"}, {"restore", "a"}, {"__complete", "backup", ""},
+	} {
+		if args[0] != "__complete" {
+			args = append(args, "--log-file", log)
+		}
+		_, out, errs := mailstow(t, env, args...)
+		if said := out + errs; strings.Contains(said, password) || strings.Contains(said, ping) {
+			t.Errorf("%q says\n%s", args, said)
+		}
+	}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path == file {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if strings.Contains(string(b), password) || strings.Contains(string(b), ping) {
+			t.Errorf("%s has it", path)
+		}
+		return err
+	})
+	must(t, err)
+	if _, err := os.Stat(log); err != nil {
+		t.Error(err)
+	}
+}
