@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -69,6 +73,8 @@ type account struct {
 	once  sync.Mutex
 	known *credential.Secret // what secret has returned
 
+	onlyIPv4 atomic.Bool // the server has shown that it wants that
+
 	broken error // why nothing can be done with it; nil for most
 
 	forgetPassword func() // so that it is asked for again; set for a program that stays
@@ -104,7 +110,9 @@ func (a *account) source() string {
 // open logs in.
 func (a *account) open(secret credential.Secret) func(context.Context) (backup.Source, error) {
 	login := a.login(secret)
-	dial := func(ctx context.Context) (backup.Source, error) { return opened(imapconn.Dial(ctx, a.endpoint, login)) }
+	dial := func(ctx context.Context) (backup.Source, error) {
+		return opened(imapconn.Dial(ctx, a.reached(), login))
+	}
 	if a.protocol == mailbox.POP3 {
 		server := &pop3conn.Server{Endpoint: a.endpoint, Login: login}
 		dial = func(ctx context.Context) (backup.Source, error) {
@@ -116,6 +124,14 @@ func (a *account) open(secret credential.Secret) func(context.Context) (backup.S
 		err = a.loggingIn(ctx, &login, func() error { src, err = dial(ctx); return err })
 		return src, err
 	}
+}
+
+// reached says where the server is: over IPv4 alone once it has not let a login
+// be used over IPv6, as Outlook.com does.
+func (a *account) reached() netconn.Endpoint {
+	e := a.endpoint
+	e.OnlyIPv4 = a.onlyIPv4.Load()
+	return e
 }
 
 // loggingIn calls dial, and once more if it was with an access token that has
@@ -425,12 +441,20 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	if c.IsSet("timeout") && a.endpoint.Timeout <= 0 {
 		return nil, &usageError{text: "--timeout: it must be more than nothing", hint: "write it like 60s or 2m"}
 	}
+	if a.endpoint.Timeout <= 0 { // a command without that option
+		a.endpoint.Timeout = time.Minute
+	}
 	if s.security == netconn.Plain {
 		if a.insecure = !loopback(a.host); a.insecure && !c.Bool("allow-insecure") {
 			return nil, configFailed(fmt.Sprintf("%s would send the password and all mail in plain text over the network", u.Scheme), "use "+strings.TrimSuffix(u.Scheme, "+insecure")+"s:// or, if there is no other way, --allow-insecure")
 		}
 	} else if a.endpoint.TLS, err = tlsConfig(a.host, first(loginOption(c, set, "tls-ca"), set.TLSCA), first(loginOption(c, set, "tls-cert"), set.TLSCert), first(loginOption(c, set, "tls-key"), set.TLSKey)); err != nil {
 		return nil, err
+	}
+	if pin := first(loginOption(c, set, "tls-fingerprint"), set.TLSFingerprint); pin != "" && a.endpoint.TLS != nil {
+		if err := trustOnly(a.endpoint.TLS, pin); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.checkVia(c.String("via")); err != nil && !p.storing {
 		return nil, err
@@ -556,6 +580,26 @@ func tlsConfig(host, caFile, certFile, keyFile string) (*tls.Config, error) {
 	return cfg, nil
 }
 
+// trustOnly has one certificate alone trusted, whoever has signed it.
+func trustOnly(cfg *tls.Config, pin string) error {
+	want, err := hex.DecodeString(strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(pin), "sha256:"), ":", ""))
+	if err != nil || len(want) != sha256.Size {
+		return configFailed(fmt.Sprintf("tls_fingerprint: %q is no SHA-256 of a certificate", pin), "openssl s_client -connect HOST:PORT </dev/null | openssl x509 -noout -fingerprint -sha256")
+	}
+	cfg.InsecureSkipVerify = true // the digest says more than a signature
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
+		got := sha256.Sum256(state.PeerCertificates[0].Raw)
+		if subtle.ConstantTimeCompare(got[:], want) != 1 {
+			return retry.Permanent(&problemError{problem: problem{
+				what: "the server shows another certificate than the one of tls_fingerprint", why: "it shows sha256:" + hex.EncodeToString(got[:]),
+				do: "if the server has a new certificate, write that down; if not, somebody stands between", status: exitUnavailable, code: "tls_untrusted",
+			}})
+		}
+		return nil
+	}
+	return nil
+}
+
 // password finds the account's password: what the command line says, then
 // the environment, then the config file, then the person at the terminal.
 func (p *program) password(ctx context.Context, c *cli.Context, a *account, set config.Account) (credential.Secret, error) {
@@ -642,6 +686,7 @@ func loginFlags() []cli.Flag {
 		text("auth-user", "log in as `NAME`, to read the mail of another user"),
 		text("token-command", "run `CMD` for an access token, whenever one is needed"),
 		text("tls-ca", "also trust the CA certificates in `FILE`"),
+		text("tls-fingerprint", "trust the certificate with this SHA-256 `HEX` alone"),
 		text("tls-cert", "show the server the client certificate in `FILE`"),
 		text("tls-key", "key of the client certificate, if `FILE` is another"),
 		yes("allow-insecure", "let +insecure URLs reach other machines"),

@@ -445,6 +445,9 @@ type accountSink struct {
 
 func (s *accountSink) Report(e report.Event) {
 	s.beside.hear(e)
+	if slow, ok := e.(report.Slowed); ok && strings.Contains(strings.ToLower(slow.Err.Error()), "authenticated but not connected") {
+		s.account.onlyIPv4.Store(true)
+	}
 	if f, ok := e.(report.MessageFailed); ok {
 		s.mu.Lock()
 		s.failed = append(s.failed, f)

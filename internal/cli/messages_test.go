@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -11,10 +13,13 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,7 +132,14 @@ func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go io.WriteString(conn, "* OK hi\r\n")
+			go func() {
+				defer conn.Close()
+				io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hi\r\n")
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					tag, _, _ := strings.Cut(lines.Text(), " ")
+					io.WriteString(conn, tag+" NO [AUTHENTICATIONFAILED] no\r\n")
+				}
+			}()
 		}
 	}()
 	dir := t.TempDir()
@@ -139,6 +151,58 @@ func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
 	want := "mailstow: alice@127.0.0.1: 127.0.0.1 showed a certificate for localhost\n  why:    the provider hosts your domain; the name you use is not in its certificate.\n  do:     if that is your provider: server = \"imaps://localhost:" + port + "\"      (that name was tried and its certificate is valid)\n"
 	if status != exitUnavailable || errs != want {
 		t.Errorf("status %d\n%s%s\nwant\n%s", status, out, errs, want)
+	}
+	// One that is trusted by its digest needs no name and no CA.
+	sum := sha256.Sum256(der)
+	for pin, want := range map[string]string{
+		fmt.Sprintf("%X", sum):               "login refused",
+		fmt.Sprintf("sha256:%x", sum):        "login refused",
+		"sha256:" + strings.Repeat("00", 32): "shows another certificate than the one of tls_fingerprint\n  why:    it shows sha256:" + fmt.Sprintf("%x", sum),
+		"abc":                                "is no SHA-256",
+	} {
+		status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "backup", "imaps://alice@"+addr, "--to", dir, "--tls-fingerprint", pin)
+		if status == exitOK || !strings.Contains(errs, want) {
+			t.Errorf("%s: status %d\n%s%s", pin, status, out, errs)
+		}
+	}
+}
+
+// Outlook.com lets one in over IPv6, and then does not serve the mailbox.
+func TestServerThatServesOverIPv4AloneIsReachedSo(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly())
+	_, port, _ := strings.Cut(s.IMAP, ":")
+	ln, err := net.Listen("tcp6", "[::1]:"+port)
+	if addrs, _ := net.LookupHost("localhost"); err != nil || !slices.Contains(addrs, "::1") {
+		t.Skip("there is no IPv6 here")
+	}
+	defer ln.Close()
+	var asked atomic.Int32
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			go func() {
+				defer conn.Close()
+				io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hi\r\n")
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					tag, command, _ := strings.Cut(lines.Text(), " ")
+					answer := " BAD User is authenticated but not connected.\r\n"
+					if strings.HasPrefix(command, "LOGIN") {
+						answer = " OK [CAPABILITY IMAP4rev1] in\r\n"
+					}
+					io.WriteString(conn, tag+answer)
+				}
+			}()
+		}
+	}()
+	root := t.TempDir()
+	status, out, errs := mailstow(t, home(t, s), "backup", "imap+insecure://alice@localhost:"+port, "--to", root)
+	if status != exitOK || asked.Load() == 0 || len(messageFiles(t, filepath.Join(root, "alice@localhost"))) != n {
+		t.Errorf("status %d, asked %d times\n%s%s", status, asked.Load(), out, errs)
 	}
 }
 

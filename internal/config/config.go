@@ -44,6 +44,7 @@ type Account struct {
 	PasswordFile    string
 	PasswordVar     string // a variable of the environment
 	TLSCA           string
+	TLSFingerprint  string // of the only certificate that is trusted; "" for those of CAs
 	TLSCert, TLSKey string // files with a client certificate and its key
 	Timeout         time.Duration
 	Archive         string
@@ -157,6 +158,7 @@ type settings struct {
 	PasswordCommand any    `toml:"password_command"`
 	PasswordFile    string `toml:"password_file"`
 	TLSCA           string `toml:"tls_ca"`
+	TLSFingerprint  string `toml:"tls_fingerprint"`
 	TLSCert         string `toml:"tls_cert"`
 	TLSKey          string `toml:"tls_key"`
 	Timeout         string `toml:"timeout"`
@@ -362,24 +364,25 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		return fail(fmt.Sprintf("an account cannot be called %q", name), "use small letters, digits, _ and -")
 	}
 	a := Account{
-		Name:         name,
-		Address:      s.Address,
-		Provider:     strings.ToLower(or(s.Provider, defaults.Provider)),
-		Server:       s.Server,
-		IMAP:         s.IMAP,
-		POP3:         s.POP3,
-		User:         or(s.User, defaults.User),
-		PasswordFile: r.expand(or(s.PasswordFile, defaults.PasswordFile)),
-		TLSCA:        r.expand(or(s.TLSCA, defaults.TLSCA)),
-		TLSCert:      r.expand(or(s.TLSCert, defaults.TLSCert)),
-		TLSKey:       r.expand(or(s.TLSKey, defaults.TLSKey)),
-		Archive:      r.expand(or(s.Archive, defaults.Archive)),
-		Auth:         strings.ToLower(or(s.Auth, defaults.Auth)),
-		AuthUser:     or(s.AuthUser, defaults.AuthUser),
-		Folders:      orList(s.Folders, defaults.Folders),
-		Include:      orList(s.Include, defaults.Include),
-		Exclude:      orList(s.Exclude, defaults.Exclude),
-		Connections:  s.Connections,
+		Name:           name,
+		Address:        s.Address,
+		Provider:       strings.ToLower(or(s.Provider, defaults.Provider)),
+		Server:         s.Server,
+		IMAP:           s.IMAP,
+		POP3:           s.POP3,
+		User:           or(s.User, defaults.User),
+		PasswordFile:   r.expand(or(s.PasswordFile, defaults.PasswordFile)),
+		TLSCA:          r.expand(or(s.TLSCA, defaults.TLSCA)),
+		TLSFingerprint: or(s.TLSFingerprint, defaults.TLSFingerprint),
+		TLSCert:        r.expand(or(s.TLSCert, defaults.TLSCert)),
+		TLSKey:         r.expand(or(s.TLSKey, defaults.TLSKey)),
+		Archive:        r.expand(or(s.Archive, defaults.Archive)),
+		Auth:           strings.ToLower(or(s.Auth, defaults.Auth)),
+		AuthUser:       or(s.AuthUser, defaults.AuthUser),
+		Folders:        orList(s.Folders, defaults.Folders),
+		Include:        orList(s.Include, defaults.Include),
+		Exclude:        orList(s.Exclude, defaults.Exclude),
+		Connections:    s.Connections,
 	}
 	if s.Server == "" && s.IMAP == "" && s.POP3 == "" {
 		a.Server, a.IMAP, a.POP3 = defaults.Server, defaults.IMAP, defaults.POP3

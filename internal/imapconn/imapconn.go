@@ -147,7 +147,10 @@ func (c *Conn) explain(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	var answer *imap.Error
-	if errors.As(err, &answer) {
+	if errors.As(err, &answer) && strings.Contains(strings.ToLower(answer.Text), "authenticated but not connected") { // Exchange: the session is of no use
+		return retry.Busy(answered{answer}, 0)
+	}
+	if answer != nil {
 		return retry.MarkBusy(retry.Refused(answered{answer}), answered{answer}.Error())
 	}
 	if cause := c.wire.Err(); cause != nil {

@@ -36,6 +36,7 @@ type Endpoint struct {
 	Security Security
 	TLS      *tls.Config   // for Implicit and Upgrade; ServerName is set
 	Timeout  time.Duration // of connecting, and of silence while an answer is awaited
+	OnlyIPv4 bool          // IPv6 is not tried
 	Limit    *rate.Limiter // of octets a second, for all connections that share it; nil for none
 }
 
@@ -62,7 +63,11 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 		dialCtx, cancel = context.WithTimeout(ctx, e.Timeout)
 		defer cancel()
 	}
-	raw, err := new(net.Dialer).DialContext(dialCtx, "tcp", e.Addr)
+	network := "tcp"
+	if e.OnlyIPv4 {
+		network = "tcp4"
+	}
+	raw, err := new(net.Dialer).DialContext(dialCtx, network, e.Addr)
 	if err != nil {
 		return nil, err
 	}
