@@ -441,6 +441,9 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	if c.IsSet("timeout") && a.endpoint.Timeout <= 0 {
 		return nil, &usageError{text: "--timeout: it must be more than nothing", hint: "write it like 60s or 2m"}
 	}
+	if c.Count("verbose") > 1 {
+		a.endpoint.Trace = func(line string) { p.trace(a, line) }
+	}
 	if a.endpoint.Timeout <= 0 { // a command without that option
 		a.endpoint.Timeout = time.Minute
 	}

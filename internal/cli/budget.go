@@ -40,25 +40,22 @@ func (a *account) budget() {
 // downloadLeft returns how many octets may be read from the account yet, -1 for
 // any number, and for 0 why.
 func downloadLeft(ctx context.Context, ar *maildir.Archive, a *account, now time.Time) (left int64, spent string, err error) {
-	if a.download == 0 {
-		return -1, "", nil
-	}
-	came, first, err := ar.PulledSince(ctx, a.source(), now.Add(-day24))
-	if left = max(a.download-came, 0); left == 0 {
-		spent = spentBudget("daily_download", "read", came, first)
-	}
-	return left, spent, err
+	return budgetLeft(ctx, a, a.download, ar.PulledSince, now, "daily_download", "read")
 }
 
 // uploadLeft returns how many octets may be stored on the account's server yet,
 // as [downloadLeft] does.
 func uploadLeft(ctx context.Context, ar *maildir.Archive, a *account, now time.Time) (left int64, spent string, err error) {
-	if a.upload == 0 {
+	return budgetLeft(ctx, a, a.upload, ar.SentSince, now, "daily_upload", "stored")
+}
+
+func budgetLeft(ctx context.Context, a *account, most int64, since func(context.Context, string, time.Time) (int64, time.Time, error), now time.Time, key, done string) (left int64, spent string, err error) {
+	if most == 0 {
 		return -1, "", nil
 	}
-	sent, first, err := ar.SentSince(ctx, a.source(), now.Add(-day24))
-	if left = max(a.upload-sent, 0); left == 0 {
-		spent = spentBudget("daily_upload", "stored", sent, first)
+	n, first, err := since(ctx, a.source(), now.Add(-day24))
+	if left = max(most-n, 0); left == 0 {
+		spent = spentBudget(key, done, n, first)
 	}
 	return left, spent, err
 }

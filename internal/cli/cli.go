@@ -66,6 +66,8 @@ type program struct {
 	unknown error // a command that does not exist
 	several bool  // accounts are worked on
 	notify  config.Notify
+	traced  sync.Mutex // held while a line of a trace is printed
+	log     *jsonLines // of the command that runs, nil for none
 
 	storing  bool       // the account that is being made is where mail goes to
 	still    bool       // the network is not asked for anything
@@ -200,7 +202,7 @@ func commonFlags() []cli.Flag {
 	return []cli.Flag{
 		text("config", "read `FILE` instead of ~/.config/mailstow/config.toml", "c"),
 		yes("quiet", "print errors only", "q"),
-		yes("verbose", "say more; without a terminal also what went well", "v"),
+		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "say more; without a terminal also what went well; -vv shows what is said to servers", Count: new(int), DisableDefaultText: true},
 		yes("json", "print JSON lines on stdout"),
 		text("log-file", "write all that happens to `FILE` too, as JSON lines"),
 		yes("no-input", "never ask; fail with what is needed"),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -21,6 +22,7 @@ type jsonLines struct {
 	last time.Time // of the last progress
 	log  bool      // each line has its time
 	file io.Closer // of a log
+	mu   sync.Mutex
 }
 
 type object map[string]any
@@ -36,6 +38,8 @@ func (j *jsonLines) write(kind string, o object) {
 	if j.log {
 		o["time"] = time.Now().UTC().Format(time.RFC3339Nano)
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.enc.Encode(o)
 }
 

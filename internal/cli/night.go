@@ -80,9 +80,24 @@ func (p *program) logFile(c *cli.Context) *jsonLines {
 	return j
 }
 
+// trace shows a line of what goes to or comes from a server: in the log if there
+// is one.
+func (p *program) trace(a *account, line string) {
+	p.traced.Lock()
+	defer p.traced.Unlock()
+	if p.log != nil {
+		p.log.write("wire", object{"account": a.name, "line": line})
+		return
+	}
+	fmt.Fprintf(p.Stderr, "%s: %s\n", show(a.name), show(line))
+}
+
 // close ends the output.
 func (o *output) close() {
 	if o.log != nil {
+		o.p.traced.Lock()
+		defer o.p.traced.Unlock()
+		o.p.log = nil
 		o.log.file.Close()
 	}
 	o.systemd.Status("done")

@@ -55,7 +55,11 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 	}
 	o.told, o.systemd = p.inJournal(), monitor.Systemd(p.Getenv("NOTIFY_SOCKET"))
 	o.systemd.Ready()
-	if o.log = p.logFile(c); o.log != nil {
+	o.log = p.logFile(c)
+	p.traced.Lock()
+	p.log = o.log
+	p.traced.Unlock()
+	if o.log != nil {
 		o.log.start(command, accounts, o.dryRun, o.started)
 	}
 	if c.Bool("json") {

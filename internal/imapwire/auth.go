@@ -24,7 +24,9 @@ func (c *Conn) login(e netconn.Endpoint, l sasl.Login) error {
 	if err != nil {
 		return retry.Permanent(err)
 	}
+	c.Hush(true)
 	lines, said, err := c.logInBy(method, e.Addr, l)
+	c.Hush(false)
 	c.caps = nil // they may be others after the login
 	if err == nil {
 		c.learnCaps(lines)

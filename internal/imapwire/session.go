@@ -151,7 +151,7 @@ func (c *Conn) agree(z Compression) error {
 	if c.HasCap("QRESYNC") && c.HasCap("ENABLE") {
 		lines = append(lines, "ENABLE QRESYNC")
 	}
-	if c.HasCap("COMPRESS=DEFLATE") && z.useful(c.RemoteAddr()) {
+	if c.HasCap("COMPRESS=DEFLATE") && !c.Traced() && z.useful(c.RemoteAddr()) {
 		lines = append(lines, "COMPRESS DEFLATE") // nothing may be sent behind it
 	}
 	tags, err := c.send(lines)

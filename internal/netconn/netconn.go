@@ -37,7 +37,12 @@ type Endpoint struct {
 	TLS      *tls.Config   // for Implicit and Upgrade; ServerName is set
 	Timeout  time.Duration // of connecting, and of silence while an answer is awaited
 	OnlyIPv4 bool          // IPv6 is not tried
-	Limit    *rate.Limiter // of octets a second, for all connections that share it; nil for none
+
+	// Trace is told the lines that go over connections, "C: " or "S: " in front;
+	// nil for nobody. It may be called from several goroutines.
+	Trace func(line string)
+
+	Limit *rate.Limiter // of octets a second, for all connections that share it; nil for none
 }
 
 // ErrSilent is returned when a server sent nothing, or took nothing, for the
@@ -50,8 +55,9 @@ var ErrSilent = errors.New("the server is silent")
 type Conn struct {
 	net.Conn // what carries data now: the socket, or TLS on it
 
-	sock *socket
-	stop func() bool
+	sock  *socket
+	stop  func() bool
+	trace *trace // nil for none
 }
 
 // Dial connects to e and, for [Implicit], does the TLS handshake. The
@@ -74,6 +80,9 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	sock := &socket{Conn: raw, timeout: e.Timeout, limit: e.Limit, ctx: ctx}
 	sock.awaiting = true
 	c := &Conn{Conn: sock, sock: sock}
+	if e.Trace != nil {
+		c.trace = &trace{tell: e.Trace}
+	}
 	c.stop = context.AfterFunc(ctx, func() { raw.Close() })
 	if e.Security == Implicit {
 		if err := c.StartTLS(ctx, e.TLS); err != nil {

@@ -21,7 +21,9 @@ func (c *Conn) login(ctx context.Context) error {
 	if err != nil {
 		return retry.Permanent(err)
 	}
+	c.wire.Hush(true)
 	said, err := c.logInBy(ctx, method, l)
+	c.wire.Hush(false)
 	if err == nil {
 		return nil
 	}

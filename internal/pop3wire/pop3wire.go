@@ -49,6 +49,7 @@ func Dial(ctx context.Context, e netconn.Endpoint) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	nc.TraceLines()
 	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, 64<<10)}
 	if err := c.start(ctx, e); err != nil {
 		nc.Close()
@@ -216,7 +217,9 @@ func (c *Conn) readLine() (string, error) {
 	if err != nil {
 		return "", c.fail(err)
 	}
-	return string(bytes.TrimRight(b, "\r\n")), nil
+	line := string(bytes.TrimRight(b, "\r\n"))
+	c.Tell(line)
+	return line, nil
 }
 
 func (c *Conn) fail(err error) error {
@@ -248,6 +251,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(bytes.TrimRight(line, "\r\n")) == 0 { // the library takes it for +OK
 		return 0, c.fail(errBlankStatus)
 	}
+	c.Tell(string(bytes.TrimRight(line, "\r\n")))
 	return copy(p, line), nil
 }
 
