@@ -251,11 +251,11 @@ func (p *program) authLogout(c *cli.Context, name string) error {
 			}
 		}
 	}
-	found := false
-	for _, what := range []string{".password", ".oauth2"} {
+	found, more := false, ""
+	for what, then := range map[string]string{".password": "", ".oauth2": "; where you signed in, take the program's access away too"} {
 		switch err := p.store().Remove(name + what); {
 		case err == nil:
-			found = true
+			found, more = true, more+then
 		case !errors.Is(err, credential.ErrNotKept):
 			return err
 		}
@@ -264,7 +264,7 @@ func (p *program) authLogout(c *cli.Context, name string) error {
 		return configFailed("nothing is kept for "+name, "mailstow auth status")
 	}
 	if !c.Bool("quiet") {
-		fmt.Fprintf(p.Stdout, "%s: forgotten here; where you signed in, take the program's access away too\n", show(name))
+		fmt.Fprintf(p.Stdout, "%s: forgotten%s\n", show(name), more)
 	}
 	return nil
 }

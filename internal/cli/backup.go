@@ -479,7 +479,11 @@ func incomplete(result report.Result, sink *accountSink, cause error) problem {
 		}
 		wrong = append(wrong, fmt.Sprintf("message: %s %s%s: %s", f.Mailbox, idName(f.ID), size, f.Reason))
 	}
-	p.what = fmt.Sprintf("%s of %s are missing from the archive", count(result.Missing()), messages(sum.OnServer))
+	is := "are"
+	if result.Missing() == 1 {
+		is = "is"
+	}
+	p.what = fmt.Sprintf("%s of %s %s missing from the archive", count(result.Missing()), messages(sum.OnServer), is)
 	if result.Missing() == 0 {
 		p.what = "some folders could not be checked in full"
 	}
