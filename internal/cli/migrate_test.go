@@ -139,12 +139,14 @@ func TestMigrationKilledWhileItSendsDoublesNothing(t *testing.T) {
 	if status, out, errs := mailstow(t, home(t, source), "backup", address("imap+insecure", source.IMAP), "--to", archive); status != exitOK {
 		t.Fatal(out, errs)
 	}
+	binary := built(t)
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
+		t.Parallel() // each run is a process, and waits most of the time
 		from := filepath.Join(t.TempDir(), "a")
 		if err := os.CopyFS(from, os.DirFS(filepath.Join(archive, "alice@127.0.0.1"))); err != nil {
 			t.Fatal(err)
 		}
-		binary, env, killed := built(t), moving(t, s), 0
+		env, killed := moving(t, s), 0
 		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Delay: 5 * time.Millisecond})
 		run := func() *exec.Cmd { return command(binary, env, "migrate", from, address("imap+insecure", relay.Addr)) }
 		for i := range 4 {

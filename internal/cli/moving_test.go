@@ -130,8 +130,10 @@ func TestMoveKilledWhileItRunsDoublesNothing(t *testing.T) {
 	half := len(mail) / 2
 	fill(t, source, "INBOX", mail[:half])
 	fill(t, source, "Work", mail[half-50:])
+	binary := built(t)
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
-		archive, binary, env := t.TempDir(), built(t), moving(t, s)
+		t.Parallel() // each run is a process, and waits most of the time
+		archive, env := t.TempDir(), moving(t, s)
 		pull := mailtest.NewRelay(t, source.IMAP, mailtest.Line{Delay: 10 * time.Millisecond})
 		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Delay: 5 * time.Millisecond})
 		args := []string{"migrate", address("imap+insecure", pull.Addr), address("imap+insecure", relay.Addr), "--to", archive, "--json"}
