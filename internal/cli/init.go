@@ -371,7 +371,7 @@ func (w *wizard) loginWithBrowser(ctx context.Context, set config.Account, whose
 	set.Auth = byPerson
 	w.lines = append(w.lines, "auth = "+quoteTOML(byPerson))
 	if w.cfg != nil {
-		set.Applications = appsOf(w.cfg)
+		set.Applications = w.cfg.Applications
 	}
 	if set.Applications[kind].ClientID == "" {
 		w.say("\nAn application of your own is needed once: mailstow-oauth2(7) says how to get it.")
@@ -403,14 +403,6 @@ func (w *wizard) loginWithBrowser(ctx context.Context, set config.Account, whose
 		return nil, err
 	}
 	return a, w.p.signIn(w.c, a)
-}
-
-// appsOf returns the applications of a config file.
-func appsOf(cfg *config.File) map[string]config.OAuth2 {
-	for _, a := range cfg.Accounts {
-		return a.Applications
-	}
-	return nil
 }
 
 func (w *wizard) loginWithToken(ctx context.Context, set config.Account) (*account, error) {

@@ -27,6 +27,8 @@ type File struct {
 	Accounts []Account
 	Notify   Notify
 
+	Applications map[string]OAuth2 // by their kinds: google, microsoft
+
 	text []byte
 }
 
@@ -258,6 +260,7 @@ func Read(path, home string) (*File, error) {
 		return nil, &Error{Path: path, Line: r.lineOf("defaults"), Text: "[defaults] cannot have an address: accounts differ in it"}
 	}
 	file := &File{Path: path, Archive: r.expand(doc.Archive), Notify: doc.Notify, text: text}
+	file.Applications = doc.OAuth2
 	file.Notify.MetricsFile = r.expand(file.Notify.MetricsFile)
 	secret := doc.Defaults.Password != ""
 	for kind, app := range doc.OAuth2 {
