@@ -215,6 +215,8 @@ func (a *account) signInFailed(err error) error {
 	switch {
 	case err == nil, errors.As(err, new(*problemError)), errors.Is(err, credential.ErrNotPrivate):
 		return err
+	case errors.As(err, new(*signin.KeepError)):
+		pr.what, pr.status, pr.code, pr.do = err.Error(), exitDisk, "not_writable", "make room, or see that it can be written; the sign-in was not renewed, so that it is not lost"
 	case errors.Is(err, signin.ErrNeverGiven):
 		pr.what, pr.code = "nobody has signed in for this account yet", "oauth_consent"
 	case errors.As(err, &ended):

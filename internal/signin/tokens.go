@@ -43,6 +43,9 @@ func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.
 	if g.Good(time.Now()) && g.Access != used.Reveal() {
 		return credential.NewSecret(g.Access), nil
 	}
+	if err := t.Keep(g); err != nil { // where the old one cannot be written the new one could not either, and would be lost
+		return credential.Secret{}, err
+	}
 	if g, err = t.App.Renew(ctx, g); err != nil {
 		return credential.Secret{}, err
 	}
@@ -81,10 +84,16 @@ func (t *Tokens) Keep(g *Grant) error {
 	_, where, err := t.Store.Load(t.Name)
 	inFile := err == nil && filepath.IsAbs(where)
 	if _, err := t.Store.Save(t.Name, text, inFile); err != nil {
-		return fmt.Errorf("the renewed sign-in cannot be kept: %w", err)
+		return &KeepError{err}
 	}
 	return nil
 }
+
+// KeepError says that a sign-in cannot be written where it is kept.
+type KeepError struct{ Err error }
+
+func (e *KeepError) Error() string { return "the sign-in cannot be kept: " + e.Err.Error() }
+func (e *KeepError) Unwrap() error { return e.Err }
 
 // lock waits until no other program is at work on the grant.
 func (t *Tokens) lock(ctx context.Context) (unlock func(), err error) {
