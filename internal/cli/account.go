@@ -38,6 +38,7 @@ import (
 	"mailstow/internal/signin"
 	"mailstow/mailbox"
 	"mailstow/maildir"
+	"mailstow/migrate"
 )
 
 // The connections happen to have the methods that a backup wants.
@@ -89,6 +90,8 @@ type account struct {
 	check     credential.Secret // the URL of a check of its own, empty for none
 	trim      config.Trim
 	keepNewer string // an age; "" for the usual
+
+	mapping migrate.Mapping // where folders go that are stored there
 
 	takes bool         // mail is stored there
 	pair  *config.Pair // that it is the destination of, nil for none
@@ -428,6 +431,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 		a.provider = provider.OfHost(a.host)
 	}
 	a.check = set.Healthchecks
+	a.mapping = migrate.Mapping{Renamed: set.Map, Under: set.Under, NoRoles: set.NoAutomap}
 	a.named, a.trim, a.keepNewer = set.Name != "", set.Trim, set.KeepNewerThan
 	a.dir = a.user
 	if !strings.Contains(a.user, "@") {

@@ -521,6 +521,29 @@ func TestDailyUploadIsKeptAcrossRuns(t *testing.T) {
 	}
 }
 
+// The config file may say where folders go, and the command line otherwise.
+func TestConfigSaysWhereFoldersGo(t *testing.T) {
+	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
+	fill(t, a, "INBOX", numbered(0, 2))
+	fill(t, a, "Work", numbered(2, 2))
+	fill(t, a, "Rest", numbered(4, 2))
+	root := t.TempDir()
+	if status, out, errs := mailstow(t, home(t, a), "backup", address("imap+insecure", a.IMAP), "--to", root); status != exitOK {
+		t.Fatal(out, errs)
+	}
+	from, cfg, env := filepath.Join(root, "alice@127.0.0.1"), filepath.Join(t.TempDir(), "c.toml"), moving(t, b)
+	write(t, cfg, "[accounts.new]\nserver = \""+address("imap+insecure", b.IMAP)+"\"\nunder = \"Old\"\nautomap = false\n[accounts.new.map]\nWork = \"Jobs\"\nINBOX = \"Inbox of then\"\n")
+	env["MAILSTOW_CONFIG"] = cfg
+	if status, out, errs := mailstow(t, env, "migrate", from, "new", "--to", root, "--map", "INBOX=Other"); status != exitOK {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	for _, name := range []string{"Jobs", "Other", "Old.Rest"} {
+		if got := total(served(t, b, name)); got != 2 {
+			t.Errorf("%d messages in %s, want 2", got, name)
+		}
+	}
+}
+
 // A name that a server refuses is changed, always in the same way; the second
 // run finds what the first has stored.
 func TestNamesThatAreRefusedAreChanged(t *testing.T) {

@@ -81,6 +81,16 @@ func (a *account) pushOptions(c *cli.Context, now time.Time) (o migrate.Options,
 		return o, err
 	}
 	o.Connections = a.connections
+	m := &o.Mapping
+	if m.Under == "" {
+		m.Under = a.mapping.Under
+	}
+	m.NoRoles = m.NoRoles || a.mapping.NoRoles
+	for from, to := range a.mapping.Renamed {
+		if m.Renamed[from] == "" {
+			m.Renamed[from] = to
+		}
+	}
 	if a.pair == nil {
 		return o, nil
 	}

@@ -71,6 +71,11 @@ type Account struct {
 
 	Healthchecks credential.Secret // the URL of a check of its own
 
+	// Where folders go that are stored there.
+	Map       map[string]string
+	Under     string
+	NoAutomap bool
+
 	// Beside says that the command line names another server, whose options
 	// are not for this one.
 	Beside bool
@@ -181,6 +186,10 @@ type settings struct {
 	Connections   int      `toml:"connections"`
 
 	Healthchecks credential.Secret `toml:"healthchecks"`
+
+	Map     map[string]string `toml:"map"`
+	Under   string            `toml:"under"`
+	Automap *bool             `toml:"automap"`
 
 	KeepNewerThan string       `toml:"keep_newer_than"`
 	Trim          trimSettings `toml:"trim"`
@@ -416,6 +425,13 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 	if a.Healthchecks = s.Healthchecks; a.Healthchecks.IsEmpty() {
 		a.Healthchecks = defaults.Healthchecks
 	}
+	if a.Map = s.Map; a.Map == nil {
+		a.Map = defaults.Map
+	}
+	if s.Automap == nil {
+		s.Automap = defaults.Automap
+	}
+	a.Under, a.NoAutomap = or(s.Under, defaults.Under), s.Automap != nil && !*s.Automap
 	if text, hint := a.setSizes(s, defaults); text != "" {
 		return fail(text, hint)
 	}
