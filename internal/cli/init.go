@@ -496,6 +496,11 @@ func (w *wizard) write(a *account) error {
 				return err
 			}
 		}
+		if !strings.HasPrefix(root, "~/") { // cron begins elsewhere
+			if root, err = filepath.Abs(root); err != nil {
+				return err
+			}
+		}
 		more = "# mailstow.toml(5) says what may stand here.\n\narchive = " + quoteTOML(root) + "   # each account gets a folder in it\n"
 	} else if !strings.HasSuffix(string(old), "\n") {
 		more = "\n"
