@@ -210,7 +210,7 @@ func TestServersOwnStoreIsNotTrimmed(t *testing.T) {
 		}
 		must(t, os.MkdirAll(root+"/index", 0o777))
 		must(t, os.MkdirAll(root+"/control", 0o777))
-		outputOf(t, nil, "chmod", "-R", "a+rwx", filepath.Dir(filepath.Dir(root)))
+		outputOf(t, nil, "chmod", "-R", "a+rwx", filepath.Dir(root))
 		s := mailtest.Dovecot(t, location, "first_valid_uid = 0")
 		put(t, s, "INBOX", old, `\Seen`, several("old", 8)...)
 		env := home(t, s)
