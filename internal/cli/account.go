@@ -286,6 +286,9 @@ func apart(all []*account) error {
 }
 
 func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*account, error) {
+	if arg == "" { // a variable of a script that is not set
+		return nil, &usageError{text: "an account has an empty name", hint: "name it, or leave the argument out for all accounts"}
+	}
 	if strings.Contains(arg, "://") {
 		if address := addressIn(arg); address != "" {
 			return p.account(c, cfg, root, address)

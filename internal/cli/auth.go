@@ -240,6 +240,9 @@ func (p *program) askLine(c *cli.Context, question string) (string, error) {
 }
 
 func (p *program) authLogout(c *cli.Context, name string) error {
+	if name == "" {
+		return &usageError{text: "an account has an empty name"}
+	}
 	cfg, err := p.readConfig(c)
 	if err != nil {
 		return err

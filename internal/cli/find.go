@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,10 +87,13 @@ func (p *program) lookUp(c *cli.Context, name, address string) ([]lookup.Server,
 	case err != nil:
 		return nil, configFailed(err.Error(), "write it like me@example.org, or name the server: imaps://USER@HOST")
 	}
-	if !found[0].Vouched {
+	if found[0].Vouched { // what nobody vouches for stays out beside it
+		found = slices.DeleteFunc(slices.Clone(found), func(s lookup.Server) bool { return !s.Vouched })
+	} else {
 		if err := p.agree(c, address, found[0]); err != nil {
 			return nil, err
 		}
+		found = found[:1]
 	}
 	if _, domain, _ := cutAddress(address); provider.OfDomain(domain) == nil {
 		m.remember(address, found, time.Now()) // else it is looked up again

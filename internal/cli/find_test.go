@@ -210,3 +210,50 @@ func TestSettingsAreShownWithWhereTheyAreFrom(t *testing.T) {
 		}
 	}
 }
+
+// An empty argument is a variable that is not set, and no account.
+func TestEmptyNameIsNoAccount(t *testing.T) {
+	s, env, _, _ := trimmable(t, "")
+	before := subjects(t, s, "INBOX")
+	for _, args := range [][]string{{"trim", "", "--yes"}, {"backup", ""}, {"check", ""}, {"auth", "login", ""}, {"auth", "logout", ""}, {"restore", ""}} {
+		if status, out, errs := mailstow(t, env, args...); status != exitUsage {
+			t.Errorf("%q: status %d\n%s%s", args, status, out, errs)
+		}
+	}
+	wantSubjects(t, s, "INBOX", before)
+}
+
+// What opens one server is no business of another, also where both are found by
+// their addresses.
+func TestSourcesPasswordDoesNotGoToTheDestination(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	there, heard := quirky(t, "IMAP4rev1", func(string) string { return "" })
+	find := func(_ context.Context, address string) ([]lookup.Server, error) {
+		if address == "me@new.example" {
+			return []lookup.Server{{URL: "imap+insecure://" + there, User: address, By: "test", Vouched: true}}, nil
+		}
+		return []lookup.Server{{URL: "imap+insecure://" + s.IMAP, User: "alice", By: "test", Vouched: true}}, nil
+	}
+	for _, args := range [][]string{
+		{"migrate", "me@old.example", "me@new.example", "--password-command", "echo " + s.Password("alice")},
+		{"migrate", "me@old.example", "me@new.example"}, {"migrate", address("imap+insecure", s.IMAP), "me@new.example"},
+	} {
+		env := home(t, s)
+		var out bytes.Buffer
+		status := Run(t.Context(), Env{Args: append(args, "--to", t.TempDir()), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Getenv: func(name string) string { return env[name] }, Find: find})
+		if status != exitConfig || heard.has("LOGIN") || !strings.Contains(out.String(), "nobody to ask") {
+			t.Errorf("%q: status %d, it hears %q\n%s", args, status, heard.all, out.String())
+		}
+	}
+}
+
+// A server that nobody vouches for stays out beside one that somebody does.
+func TestServerBesideAGoodOneGetsNoPassword(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	relay := mailtest.NewRelay(t, s.POP3, mailtest.Line{})
+	servers := []lookup.Server{{URL: "imap+insecure://" + s.IMAP, User: "alice", By: "test", Vouched: true}, {URL: "pop3+insecure://" + relay.Addr, User: "alice", By: "SRV record"}}
+	status, _, out, errs := finding(t, home(t, s), servers, "check", "alice@example.org", "--via", "pop3", "--to", t.TempDir())
+	if status != exitConfig || relay.Connections() != 0 {
+		t.Errorf("status %d, %d connections\n%s%s", status, relay.Connections(), out, errs)
+	}
+}

@@ -79,7 +79,7 @@ func (p *program) migrate(c *cli.Context) error {
 		return err
 	}
 	root := p.archiveRoot(c, cfg)
-	destination, err := p.destination(c, cfg, root, c.Args().Get(1), strings.Contains(c.Args().Get(0), "://"))
+	destination, err := p.destination(c, cfg, root, c.Args().Get(1), namesServer(cfg, c.Args().Get(0)))
 	if err != nil {
 		return err
 	}
@@ -189,10 +189,22 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 	case a.changing || a.method == "external":
 	case p.Getenv(variable) != "":
 		a.password = func(context.Context) (credential.Secret, error) { return credential.NewSecret(p.Getenv(variable)), nil }
-	case beside && strings.Contains(arg, "://"):
+	case beside && !a.named:
 		a.password = func(context.Context) (credential.Secret, error) { return p.ask(c, a) }
 	}
 	return a, nil
+}
+
+// namesServer reports whether an argument names a server by itself: it is a URL,
+// or an address that is not in the config file.
+func namesServer(cfg *config.File, arg string) bool {
+	if strings.Contains(arg, "://") {
+		return true
+	}
+	if fi, err := os.Stat(arg); err == nil && fi.IsDir() {
+		return false
+	}
+	return strings.Contains(arg, "@") && (cfg == nil || !slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == arg || set.Address == arg }))
 }
 
 // takesMail makes sure that mail can be stored on an account's server.

@@ -51,7 +51,8 @@ func (c Check) ping(ctx context.Context, path, body string) error {
 		return errors.New("the address of the check is no URL")
 	}
 	req.Header.Set("User-Agent", "mailstow")
-	resp, err := http.DefaultClient.Do(req)
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }} // the address is a secret
+	resp, err := client.Do(req)
 	if err != nil {
 		var failed *url.Error
 		if errors.As(err, &failed) {

@@ -55,7 +55,7 @@ func (t *attempt) finish(ctx context.Context, q url.Values) (*Grant, error) {
 	if q.Get("code") == "" {
 		return nil, errors.New("the address has no code in it")
 	}
-	return t.app.whole(t.config.Exchange(ctx, q.Get("code"), oauth2.VerifierOption(t.verifier)))
+	return t.app.whole(t.config.Exchange(asking(ctx), q.Get("code"), oauth2.VerifierOption(t.verifier)))
 }
 
 // Browser has the person sign in with a browser on this machine, which comes back
@@ -135,10 +135,10 @@ func (a *Application) FromDevice(ctx context.Context, show func(address, code st
 		return nil, errors.New("there is no sign-in with a code here")
 	}
 	c := a.config("")
-	d, err := c.DeviceAuth(ctx)
+	d, err := c.DeviceAuth(asking(ctx))
 	if err != nil {
 		return nil, explain(err)
 	}
 	show(d.VerificationURI, d.UserCode)
-	return a.whole(c.DeviceAccessToken(ctx, d))
+	return a.whole(c.DeviceAccessToken(asking(ctx), d))
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -65,6 +66,15 @@ type RefusedError struct{ Code, Text string }
 
 func (e *RefusedError) Error() string { return strings.TrimSpace(e.Code + " " + e.Text) }
 
+// client asks sign-in servers. It goes nowhere else with what it has to say, and
+// does not wait without end.
+var client = &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+// asking has the library use client.
+func asking(ctx context.Context) context.Context {
+	return context.WithValue(ctx, oauth2.HTTPClient, client)
+}
+
 // config is the library's view of the application.
 func (a *Application) config(redirect string) *oauth2.Config {
 	return &oauth2.Config{
@@ -105,7 +115,7 @@ func (a *Application) whole(t *oauth2.Token, err error) (*Grant, error) {
 // Renew gets another access token. The grant that it returns takes the place of
 // the old one, which may not be good any more.
 func (a *Application) Renew(ctx context.Context, g *Grant) (*Grant, error) {
-	t, err := a.config("").TokenSource(ctx, &oauth2.Token{RefreshToken: g.Refresh}).Token()
+	t, err := a.config("").TokenSource(asking(ctx), &oauth2.Token{RefreshToken: g.Refresh}).Token()
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -116,7 +126,7 @@ func (a *Application) Renew(ctx context.Context, g *Grant) (*Grant, error) {
 // mail of all (RFC 6749 section 4.4).
 func (a *Application) AppOnly(ctx context.Context) (*Grant, error) {
 	c := clientcredentials.Config{ClientID: a.ID, ClientSecret: a.Secret.Reveal(), TokenURL: a.Token, Scopes: a.Scopes, AuthStyle: oauth2.AuthStyleInParams}
-	t, err := c.Token(ctx)
+	t, err := c.Token(asking(ctx))
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -140,7 +150,7 @@ func ServiceAccount(ctx context.Context, key credential.Secret, address string, 
 		return nil, err
 	}
 	c := jwt.Config{Email: k.Email, PrivateKey: []byte(k.Key), PrivateKeyID: k.KeyID, Subject: address, Scopes: scopes, TokenURL: k.Token}
-	t, err := c.TokenSource(ctx).Token()
+	t, err := c.TokenSource(asking(ctx)).Token()
 	if err != nil {
 		return nil, explain(err)
 	}

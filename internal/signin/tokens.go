@@ -40,13 +40,18 @@ func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.
 	if err != nil {
 		return credential.Secret{}, err
 	}
+	if g.ClientID != t.App.ID { // it was given to another application
+		return credential.Secret{}, ErrNeverGiven
+	}
 	if g.Good(time.Now()) && g.Access != used.Reveal() {
 		return credential.NewSecret(g.Access), nil
 	}
 	if err := t.Keep(g); err != nil { // where the old one cannot be written the new one could not either, and would be lost
 		return credential.Secret{}, err
 	}
-	if g, err = t.App.Renew(ctx, g); err != nil {
+	// From here on the old one may not be good any more: whatever ends the run, the
+	// answer is waited for, and kept.
+	if g, err = t.App.Renew(context.WithoutCancel(ctx), g); err != nil {
 		return credential.Secret{}, err
 	}
 	return credential.NewSecret(g.Access), t.Keep(g)
