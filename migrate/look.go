@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -247,12 +248,7 @@ func (r *run) compareOn(ctx context.Context, d Destination, p *plan) error {
 	} else if err := r.matchUntold(ctx, d, p, known, strange, claimed); err != nil {
 		return err
 	}
-	for message := range claimed {
-		if !r.among(message) {
-			delete(claimed, message)
-			free = slices.DeleteFunc(free, func(c fingerprint.Candidate) bool { return c.Message == message })
-		}
-	}
+	maps.DeleteFunc(claimed, func(message int64, _ bool) bool { return !r.among(message) })
 	free = r.only(free)
 	there := p.held
 	p.Archived = there + len(free)
