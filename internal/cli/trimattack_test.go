@@ -193,23 +193,15 @@ func TestWhatTheUserRemovedFromTheArchiveIsKept(t *testing.T) {
 func TestNothingIsRemovedIfAConditionBreaksMeanwhile(t *testing.T) {
 	for _, a := range slices.Concat(attacks, byHand, []attack{rebuilt}) {
 		t.Run(a.name, func(t *testing.T) {
-			s, env, account, relay, meanwhile := interrupted(t)
-			ended := make(chan string, 1)
-			status := 0
-			go func() {
-				var out, errs string
-				status, out, errs = mailstow(t, env, "trim", "mine", "--yes")
-				ended <- out + errs
-			}()
+			s, account, relay, trim := interrupted(t)
 			var before []string
-			meanwhile(func() {
+			status, said := trim(func() {
 				a.do(t, s, account)
 				if a.cut {
 					relay.Sever()
 				}
 				before = subjects(t, s, "INBOX")
 			})
-			said := <-ended
 			if status != a.want || !strings.Contains(said, a.says) || !strings.Contains(said, "nothing was deleted") {
 				t.Errorf("status %d\n%s", status, said)
 			}
@@ -219,14 +211,21 @@ func TestNothingIsRemovedIfAConditionBreaksMeanwhile(t *testing.T) {
 	}
 }
 
-// interrupted is as trimmable; between the plan and the removal, trim waits until
-// what is given to meanwhile is done.
-func interrupted(t *testing.T) (s *mailtest.Server, env map[string]string, account string, relay *mailtest.Relay, meanwhile func(func())) {
+// interrupted is as trimmable; trim runs, and between the plan and the removal it
+// waits until what it is given is done.
+func interrupted(t *testing.T) (s *mailtest.Server, account string, relay *mailtest.Relay, trim func(meanwhile func()) (status int, said string)) {
 	t.Helper()
 	signs := t.TempDir()
-	s, env, account, relay = trimmable(t, fmt.Sprintf("before = \"cd %s && touch ready && while [ ! -e go ]; do sleep 0.02; done\"\n", signs))
-	return s, env, account, relay, func(f func()) {
+	s, env, account, relay := trimmable(t, fmt.Sprintf("before = \"cd %s && touch ready && while [ ! -e go ]; do sleep 0.02; done\"\n", signs))
+	return s, account, relay, func(meanwhile func()) (status int, said string) {
 		t.Helper()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			var out, errs string
+			status, out, errs = mailstow(t, env, "trim", "mine", "--yes")
+			said = out + errs
+		}()
 		for n := 0; ; n++ {
 			if _, err := os.Stat(filepath.Join(signs, "ready")); err == nil {
 				break
@@ -235,8 +234,12 @@ func interrupted(t *testing.T) (s *mailtest.Server, env map[string]string, accou
 				t.Fatal("trim does not get to its plan")
 			}
 		}
-		defer os.WriteFile(filepath.Join(signs, "go"), nil, 0o600)
-		f()
+		func() {
+			defer os.WriteFile(filepath.Join(signs, "go"), nil, 0o600)
+			meanwhile()
+		}()
+		<-ended
+		return status, said
 	}
 }
 

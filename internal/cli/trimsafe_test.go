@@ -256,21 +256,14 @@ func TestArchiveThatIsRemovedMeanwhileIsNoProof(t *testing.T) {
 // plan is looked at.
 func TestArchiveThatIsMovedAwayIsNoProof(t *testing.T) {
 	for _, replaced := range []bool{false, true} {
-		s, env, account, _, meanwhile := interrupted(t)
-		ended := make(chan string, 1)
-		status := 0
-		go func() {
-			var out, errs string
-			status, out, errs = mailstow(t, env, "trim", "mine", "--yes")
-			ended <- out + errs
-		}()
-		meanwhile(func() {
+		s, account, _, trim := interrupted(t)
+		status, said := trim(func() {
 			must(t, os.Rename(account, filepath.Join(t.TempDir(), "mine")))
 			if replaced {
 				must(t, os.MkdirAll(filepath.Join(account, ".mailstow"), 0o700))
 			}
 		})
-		if said := <-ended; status != exitDisk || len(subjects(t, s, "INBOX")) != 9 {
+		if status != exitDisk || len(subjects(t, s, "INBOX")) != 9 {
 			t.Errorf("status %d, %q are left\n%s", status, subjects(t, s, "INBOX"), said)
 		}
 		nothingMarked(t, s)
