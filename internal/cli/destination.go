@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"mailstow/internal/imapconn"
+	"mailstow/internal/netconn"
 	"mailstow/internal/sasl"
 	"mailstow/mailbox"
 	"mailstow/maildir"
@@ -27,15 +28,9 @@ type server struct {
 }
 
 // now logs in, for the first connection that is asked for.
-func (s *server) now(ctx context.Context) error {
-	l, err := s.login(ctx)
-	if err != nil {
-		return err
-	}
-	return s.account.loggingIn(ctx, &l, func() error {
-		s.first, err = imapconn.Dial(ctx, s.account.endpoint, l)
-		return err
-	})
+func (s *server) now(ctx context.Context) (err error) {
+	s.first, err = dialled(ctx, s.account, imapconn.Dial)
+	return err
 }
 
 func (s *server) close() {
@@ -52,15 +47,7 @@ func (s *server) Look(ctx context.Context) (migrate.Destination, error) {
 	if first != nil {
 		return first, nil
 	}
-	l, err := s.login(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var conn *imapconn.Conn
-	err = s.account.loggingIn(ctx, &l, func() error {
-		conn, err = imapconn.Dial(ctx, s.account.endpoint, l)
-		return err
-	})
+	conn, err := dialled(ctx, s.account, imapconn.Dial)
 	if err != nil {
 		return nil, err
 	}
@@ -68,24 +55,22 @@ func (s *server) Look(ctx context.Context) (migrate.Destination, error) {
 }
 
 func (s *server) Upload(ctx context.Context) (migrate.Uploader, error) {
-	l, err := s.login(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var conn *imapconn.Uploader
-	err = s.account.loggingIn(ctx, &l, func() error {
-		conn, err = imapconn.DialUploader(ctx, s.account.endpoint, l)
-		return err
-	})
+	conn, err := dialled(ctx, s.account, imapconn.DialUploader)
 	if err != nil {
 		return nil, err
 	}
 	return conn, nil
 }
 
-func (s *server) login(ctx context.Context) (sasl.Login, error) {
-	secret, err := s.account.secret(ctx)
-	return s.account.login(secret), err
+// dialled is a connection to an account's server that has logged in.
+func dialled[C any](ctx context.Context, a *account, dial func(context.Context, netconn.Endpoint, sasl.Login) (C, error)) (conn C, err error) {
+	secret, err := a.secret(ctx)
+	if err != nil {
+		return conn, err
+	}
+	l := a.login(secret)
+	err = a.loggingIn(ctx, &l, func() (err error) { conn, err = dial(ctx, a.endpoint, l); return err })
+	return conn, err
 }
 
 // undone is what a trim run has removed, for a restore of just that.

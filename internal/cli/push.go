@@ -211,6 +211,14 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	}
 	outlet.Count(number)
 	result, err = store()
+	if endErr := ar.EndRun(context.WithoutCancel(ctx), number, stored(record, result, err)); endErr != nil && err == nil {
+		err = archiveFailed(endErr)
+	}
+	return result, err
+}
+
+// stored is the record of a run that has just ended.
+func stored(record maildir.Run, result migrate.Result, err error) maildir.Run {
 	record.Ended, record.Missing, record.Settled = time.Now(), result.Missing(), result.Settled
 	for _, t := range result.Tallies {
 		record.New, record.NewOctets, record.OnServer = record.New+t.Sent, record.NewOctets+t.SentOctets, record.OnServer+t.OnServer
@@ -224,10 +232,7 @@ func (p *program) pushFrom(ctx context.Context, c *cli.Context, command string, 
 	case errors.As(err, new(*migrate.PausedError)):
 		record.Result = "paused"
 	}
-	if endErr := ar.EndRun(context.WithoutCancel(ctx), number, record); endErr != nil && err == nil {
-		err = archiveFailed(endErr)
-	}
-	return result, err
+	return record
 }
 
 // pushFailed makes a problem of the error of a run that has not stored
