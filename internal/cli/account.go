@@ -22,7 +22,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"mailstow/backup"
 	"mailstow/internal/config"
@@ -295,12 +294,8 @@ func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*
 		}
 		return p.unnamed(c, root, config.Account{Server: arg})
 	}
-	if cfg != nil {
-		for _, set := range cfg.Accounts {
-			if set.Name == arg || set.Address == arg {
-				return p.configured(c, root, set)
-			}
-		}
+	if set, ok := cfg.Account(arg); ok {
+		return p.configured(c, root, set)
 	}
 	if strings.Contains(arg, "@") {
 		return p.unnamed(c, root, config.Account{Address: arg})
@@ -677,13 +672,8 @@ func (p *program) ask(c *cli.Context, a *account) (credential.Secret, error) {
 		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "mailstow auth login "+a.name+" keeps one; or use --password-command, --password-file or MAILSTOW_PASSWORD")
 	}
 	defer tty.Close()
-	fmt.Fprintf(tty, "Password for %s on %s (not stored): ", show(a.user), a.host)
-	b, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
-	if err != nil {
-		return credential.Secret{}, err
-	}
-	return credential.NewSecret(string(b)), nil
+	text, err := readHidden(tty, fmt.Sprintf("Password for %s on %s (not stored): ", show(a.user), a.host))
+	return credential.NewSecret(text), err
 }
 
 // loginFlags are the options that say how to reach a server.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"mailstow/internal/config"
 	"mailstow/internal/credential"
@@ -136,13 +135,11 @@ func (p *program) askSecret(c *cli.Context, question string) (credential.Secret,
 		return credential.Secret{}, configFailed("there is nobody to ask for the password", "--password-file FILE (- is standard input), or --password-command CMD")
 	}
 	defer tty.Close()
-	fmt.Fprint(tty, question)
-	b, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
-	if err == nil && len(b) == 0 {
+	text, err := readHidden(tty, question)
+	if err == nil && text == "" {
 		err = configFailed("nothing was typed", "")
 	}
-	return credential.NewSecret(strings.TrimSpace(string(b))), err
+	return credential.NewSecret(strings.TrimSpace(text)), err
 }
 
 // signIn has the person sign in.
@@ -247,12 +244,8 @@ func (p *program) authLogout(c *cli.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if cfg != nil {
-		for _, set := range cfg.Accounts {
-			if set.Address == name {
-				name = set.Name
-			}
-		}
+	if set, ok := cfg.Account(name); ok {
+		name = set.Name
 	}
 	found, more := false, ""
 	for what, then := range map[string]string{".password": "", ".oauth2": "; where you signed in, take the program's access away too"} {

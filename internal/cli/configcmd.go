@@ -109,7 +109,7 @@ func (p *program) configShow(c *cli.Context, names []string) error {
 		lines = newJSONLines(p.Stdout)
 	}
 	for _, name := range names {
-		if !slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == name || set.Address == name }) {
+		if _, ok := cfg.Account(name); !ok {
 			return configFailed(fmt.Sprintf("there is no account %q in %s", name, cfg.Path), "mailstow config show lists them all")
 		}
 	}
@@ -228,7 +228,7 @@ func (p *program) settings(c *cli.Context, cfg *config.File, set config.Account)
 func (p *program) addServer(add func(key, value, usual string), a *account, set config.Account) {
 	if a.provider != nil {
 		by := "its server"
-		if set.Address != "" && provider.OfDomain(set.Address[strings.LastIndexByte(set.Address, '@')+1:]) == a.provider {
+		if _, domain, ok := cutAddress(set.Address); ok && provider.OfDomain(domain) == a.provider {
 			by = "its address"
 		}
 		add("provider", a.provider.Name, by)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"mailstow/internal/config"
 	"mailstow/internal/lookup"
@@ -45,13 +46,11 @@ func (p *program) find(c *cli.Context, set *config.Account) (*provider.Provider,
 			return nil, err
 		}
 		for _, s := range found {
-			if at := &set.POP3; strings.HasPrefix(s.URL, "imap") {
-				at = &set.IMAP
-				if *at == "" {
-					*at, pr = s.URL, s.Provider
-				}
-			} else if *at == "" {
-				*at = s.URL
+			switch imap := strings.HasPrefix(s.URL, "imap"); {
+			case imap && set.IMAP == "":
+				set.IMAP, pr = s.URL, s.Provider
+			case !imap && set.POP3 == "":
+				set.POP3 = s.URL
 			}
 		}
 		set.User = first(set.User, found[0].User)
@@ -89,10 +88,9 @@ func (p *program) lookUp(c *cli.Context, name, address string) ([]lookup.Server,
 	}
 	if found[0].Vouched { // what nobody vouches for stays out beside it
 		found = slices.DeleteFunc(slices.Clone(found), func(s lookup.Server) bool { return !s.Vouched })
+	} else if err := p.agree(c, address, found[0]); err != nil {
+		return nil, err
 	} else {
-		if err := p.agree(c, address, found[0]); err != nil {
-			return nil, err
-		}
 		found = found[:1]
 	}
 	if _, domain, _ := cutAddress(address); provider.OfDomain(domain) == nil {
@@ -144,14 +142,28 @@ var errNobody = errors.New("there is nobody to ask")
 // person returns the terminal of the person who may be asked. The caller closes
 // it, and holds asking.
 func (p *program) person(c *cli.Context) (*os.File, error) {
-	if c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin) {
+	if !p.mayAsk(c) {
 		return nil, errNobody
 	}
 	return os.OpenFile("/dev/tty", os.O_RDWR, 0)
 }
 
-// stateDir is where mailstow remembers things of this user, "" for nowhere.
-func (p *program) stateDir() string {
+// mayAsk reports whether there is a person who may be asked.
+func (p *program) mayAsk(c *cli.Context) bool {
+	return !c.Bool("no-input") && !c.Bool("json") && p.terminal(p.Stdin)
+}
+
+// readHidden asks for something that is not shown as it is typed.
+func readHidden(tty *os.File, question string) (string, error) {
+	fmt.Fprint(tty, question)
+	b, err := term.ReadPassword(int(tty.Fd()))
+	fmt.Fprintln(tty)
+	return string(b), err
+}
+
+// stateDir is where mailstow remembers things of a kind for this user, "" for
+// nowhere.
+func (p *program) stateDir(kind string) string {
 	state := p.Getenv("XDG_STATE_HOME")
 	if home := p.Getenv("HOME"); state == "" && home != "" {
 		state = filepath.Join(home, ".local", "state")
@@ -159,20 +171,14 @@ func (p *program) stateDir() string {
 	if state == "" {
 		return ""
 	}
-	return filepath.Join(state, "mailstow")
+	return filepath.Join(state, "mailstow", kind)
 }
 
 // servers is where the servers of domains are remembered: a directory with a
 // file for each.
 type servers struct{ dir string }
 
-func (p *program) servers() servers {
-	dir := p.stateDir()
-	if dir != "" {
-		dir = filepath.Join(dir, "servers")
-	}
-	return servers{dir}
-}
+func (p *program) servers() servers { return servers{p.stateDir("servers")} }
 
 // serversLast is how long a server is taken for the one of a domain.
 const serversLast = 30 * 24 * time.Hour

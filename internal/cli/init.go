@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"mailstow/internal/config"
 	"mailstow/internal/credential"
@@ -130,10 +129,8 @@ func (w *wizard) choose(question string, options []string) (int, error) {
 
 // secret asks for something that is not shown.
 func (w *wizard) secret(question string) (credential.Secret, error) {
-	fmt.Fprint(w.tty, question+": ")
-	b, err := term.ReadPassword(int(w.tty.Fd()))
-	w.say("")
-	return credential.NewSecret(strings.TrimSpace(string(b))), err
+	text, err := readHidden(w.tty, question+": ")
+	return credential.NewSecret(strings.TrimSpace(text)), err
 }
 
 func (w *wizard) run(ctx context.Context, address string) (err error) {

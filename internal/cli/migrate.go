@@ -204,7 +204,8 @@ func namesServer(cfg *config.File, arg string) bool {
 	if fi, err := os.Stat(arg); err == nil && fi.IsDir() {
 		return false
 	}
-	return strings.Contains(arg, "@") && (cfg == nil || !slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == arg || set.Address == arg }))
+	_, configured := cfg.Account(arg)
+	return strings.Contains(arg, "@") && !configured
 }
 
 // takesMail makes sure that mail can be stored on an account's server.
@@ -219,7 +220,7 @@ func takesMail(a *account) error {
 // sourceOf returns the archive that a source is, or is backed up into; source
 // is nil if there is no server behind it.
 func (p *program) sourceOf(c *cli.Context, cfg *config.File, root, arg string) (dir string, source *account, err error) {
-	configured := cfg != nil && slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == arg || set.Address == arg })
+	_, configured := cfg.Account(arg)
 	if fi, err := os.Stat(arg); err == nil && fi.IsDir() && !configured && !strings.Contains(arg, "://") {
 		if maildir.Exists(arg) {
 			return arg, nil, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +56,7 @@ func (p *program) signsIn(a *account, set config.Account) error {
 	} else {
 		a.signIn = func(ctx context.Context) (*signin.Tokens, error) {
 			app, err := withSecret(ctx)
-			return &signin.Tokens{App: app, Name: a.name + ".oauth2", Store: p.store(), Locks: p.lockDir()}, err
+			return &signin.Tokens{App: app, Name: a.name + ".oauth2", Store: p.store(), Locks: p.stateDir("locks")}, err
 		}
 		a.tokens = func(ctx context.Context, used credential.Secret) (credential.Secret, error) {
 			t, err := a.signIn(ctx)
@@ -176,19 +175,7 @@ func keptInMemory(get func(context.Context) (*signin.Grant, error)) func(context
 
 // store is where secrets of this user are kept.
 func (p *program) store() credential.Store {
-	s := credential.Store{Keyring: credential.HasKeyring(p.Getenv)}
-	if dir := p.stateDir(); dir != "" {
-		s.Dir = filepath.Join(dir, "secrets")
-	}
-	return s
-}
-
-func (p *program) lockDir() string {
-	dir := p.stateDir()
-	if dir == "" {
-		return ""
-	}
-	return filepath.Join(dir, "locks")
+	return credential.Store{Keyring: credential.HasKeyring(p.Getenv), Dir: p.stateDir("secrets")}
 }
 
 // reasons are what Microsoft's codes mean.

@@ -151,7 +151,7 @@ func (p *program) makePair(c *cli.Context, cfg *config.File, root string, line c
 // sideOf makes the account of one side of a line: a URL, or an account of the
 // config file.
 func (p *program) sideOf(c *cli.Context, cfg *config.File, root string, side config.Account) (*account, error) {
-	configured := cfg != nil && slices.ContainsFunc(cfg.Accounts, func(set config.Account) bool { return set.Name == side.Server || set.Address == side.Server })
+	_, configured := cfg.Account(side.Server)
 	if !configured && strings.Contains(side.Server, "@") && !strings.Contains(side.Server, "://") {
 		side.Address, side.Server = side.Server, ""
 	}

@@ -17,12 +17,7 @@ type memory struct{ dir string }
 
 // memory returns the memory in the user's state directory; without one,
 // nothing is remembered.
-func (p *program) memory() memory {
-	if dir := p.stateDir(); dir != "" {
-		return memory{filepath.Join(dir, "archives")}
-	}
-	return memory{}
-}
+func (p *program) memory() memory { return memory{p.stateDir("archives")} }
 
 func (m memory) file(archive string) string {
 	sum := sha256.Sum256([]byte(archive))

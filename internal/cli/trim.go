@@ -88,7 +88,7 @@ func (p *program) trim(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return &usageError{text: "trim needs an account", hint: "mailstow trim ACCOUNT --older-than 1y"}
 	}
-	if !c.Bool("yes") && !c.Bool("dry-run") && (c.Bool("no-input") || c.Bool("json") || !p.terminal(p.Stdin)) {
+	if !c.Bool("yes") && !c.Bool("dry-run") && !p.mayAsk(c) {
 		return &usageError{text: "trim asks before it removes anything, and there is nobody to ask", hint: "add --yes, or --dry-run to see the plan"}
 	}
 	p.changing = true
@@ -356,7 +356,7 @@ func (p *program) confirm(ctx context.Context, c *cli.Context, t *trimming, plan
 		return err
 	}
 	if !c.Bool("yes") {
-		if err := p.askName(ctx, t, plan); err != nil {
+		if err := p.askName(ctx, c, t, plan); err != nil {
 			return err
 		}
 	}
@@ -399,10 +399,10 @@ func (t *trimming) tooMany(plan *trim.Plan) error {
 }
 
 // askName has the person at the terminal type the account's name.
-func (p *program) askName(ctx context.Context, t *trimming, plan *trim.Plan) error {
+func (p *program) askName(ctx context.Context, c *cli.Context, t *trimming, plan *trim.Plan) error {
 	p.asking.Lock()
 	defer p.asking.Unlock()
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	tty, err := p.person(c)
 	if err != nil {
 		return configFailed("nothing was deleted: there is nobody to ask", "add --yes")
 	}

@@ -32,6 +32,18 @@ type File struct {
 	text []byte
 }
 
+// Account returns the account with a name or an address. A nil file has none.
+func (f *File) Account(nameOrAddress string) (a Account, ok bool) {
+	if f == nil {
+		return a, false
+	}
+	i := slices.IndexFunc(f.Accounts, func(a Account) bool { return a.Name == nameOrAddress || a.Address == nameOrAddress })
+	if i < 0 {
+		return a, false
+	}
+	return f.Accounts[i], true
+}
+
 // Account is one login at one provider. Empty fields were not set.
 type Account struct {
 	Name            string

@@ -51,6 +51,18 @@ timeout = "10s"
 	}
 }
 
+func TestAccountIsFoundByNameAndByAddress(t *testing.T) {
+	f := &config.File{Accounts: []config.Account{{Name: "isp"}, {Name: "work", Address: "me@example.com"}}}
+	for arg, want := range map[string]string{"isp": "isp", "work": "work", "me@example.com": "work", "me": ""} {
+		if a, ok := f.Account(arg); a.Name != want || ok != (want != "") {
+			t.Errorf("%s: %+v, %v", arg, a, ok)
+		}
+	}
+	if a, ok := (*config.File)(nil).Account("isp"); ok {
+		t.Errorf("no file: %+v", a)
+	}
+}
+
 // A typing mistake must never mean "silently not backed up".
 func TestMistakesAreToldWithTheirLine(t *testing.T) {
 	const account = "[accounts.isp]\nserver = \"pop3s://pop.isp.example\"\n"
