@@ -53,6 +53,7 @@ type account struct {
 	address  string // "" if it is not known
 	protocol mailbox.Protocol
 	host     string
+	servers  []string // those of the account's mail, as [serverOf] names them
 	user     string
 	provider *provider.Provider // nil if it is not known
 	insecure bool               // plain text to another machine, as the user insists
@@ -99,14 +100,35 @@ type account struct {
 // source names the server and login for the archive. Ports that stand for
 // the same server are left out; another port is another server.
 func (a *account) source() string {
+	return fmt.Sprintf("%s:%s@%s", a.protocol, a.user, a.server())
+}
+
+func (a *account) server() string {
 	_, port, _ := net.SplitHostPort(a.endpoint.Addr)
-	host := a.host
+	return serverOf(a.host, port)
+}
+
+// serverOf names a server, without its port if that is a usual one.
+func serverOf(host, port string) string {
 	switch port {
-	case "143", "993", "110", "995":
-	default:
-		host = net.JoinHostPort(host, port)
+	case "", "143", "993", "110", "995":
+		return strings.ToLower(host)
 	}
-	return fmt.Sprintf("%s:%s@%s", a.protocol, a.user, host)
+	return net.JoinHostPort(strings.ToLower(host), port)
+}
+
+// allServers names the servers of URLs, each once.
+func allServers(urls ...string) (all []string) {
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil || u.Hostname() == "" {
+			continue
+		}
+		if s := serverOf(u.Hostname(), u.Port()); !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // open logs in.
@@ -428,6 +450,11 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	if a.provider, a.address = whose, set.Address; whose == nil {
 		a.provider = provider.OfHost(a.host)
 	}
+	urls := []string{set.Server, set.IMAP, set.POP3}
+	if a.provider != nil {
+		urls = slices.Concat(urls, a.provider.IMAP, a.provider.POP3)
+	}
+	a.servers = allServers(urls...)
 	a.check = set.Healthchecks
 	a.mapping = migrate.Mapping{Renamed: set.Map, Under: set.Under, NoRoles: set.NoAutomap}
 	a.named, a.trim, a.keepNewer = set.Name != "", set.Trim, set.KeepNewerThan
@@ -642,12 +669,31 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several && c.Command.Name != "migrate": // one server's password is no other's business
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	default:
-		secret, a.from, err = p.store().Load(a.name + ".password")
+		secret, a.from, err = p.store().Load(passwordName(a.name), a.server())
 		if errors.Is(err, credential.ErrNotKept) {
 			return p.ask(c, a)
 		}
+		if err != nil {
+			return secret, a.keptElsewhere(err)
+		}
 	}
 	return commandSecret(secret, err)
+}
+
+// Names under which secrets of an account are kept.
+func passwordName(account string) string { return account + ".password" }
+func grantName(account string) string    { return account + ".oauth2" }
+
+// keptElsewhere makes a problem of a secret that is kept for other servers.
+func (a *account) keptElsewhere(err error) error {
+	var elsewhere *credential.ElsewhereError
+	if !errors.As(err, &elsewhere) {
+		return err
+	}
+	return &problemError{problem{
+		what: fmt.Sprintf("what is kept for this account is for %s, and was not given to %s", strings.Join(elsewhere.Servers, ", "), a.server()),
+		do:   "if that is its server now: mailstow auth login " + a.name, status: exitLogin, code: "auth_failed",
+	}, err}
 }
 
 // passwordVariable is the variable of the environment with an account's password.

@@ -68,10 +68,10 @@ func (p *program) authAccount(c *cli.Context, name string) (*account, error) {
 }
 
 func (p *program) authLogin(c *cli.Context, name string) error {
-	if keep := c.String("keep"); keep != "" && keep != "file" && keep != "keyring" {
+	if keep := c.String("keep"); keep != credential.Anywhere && keep != credential.InFile && keep != credential.InKeyring {
 		return &usageError{text: fmt.Sprintf("--keep %q: there is keyring and file", keep)}
 	}
-	if c.String("keep") == "keyring" && !p.store().Keyring {
+	if c.String("keep") == credential.InKeyring && !p.store().Keyring {
 		return configFailed("there is no keyring that can be asked here", "--keep file")
 	}
 	a, err := p.authAccount(c, name)
@@ -116,7 +116,7 @@ func (p *program) keepPassword(c *cli.Context, a *account) error {
 		}
 		src.Close(true)
 	}
-	where, err := p.store().Save(a.name+".password", secret, c.String("keep") == "file")
+	where, err := p.store().Save(passwordName(a.name), secret, a.servers, c.String("keep"))
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (p *program) signIn(c *cli.Context, a *account) error {
 		return pr
 	}
 	src.Close(true)
-	where, err := p.keepGrant(c, tokens, grant)
+	where, err := tokens.Keep(c.Context, grant, a.servers, c.String("keep"))
 	if err != nil {
 		return err
 	}
@@ -189,15 +189,6 @@ func (p *program) signIn(c *cli.Context, a *account) error {
 		fmt.Fprintf(p.Stdout, "%s: signed in; kept in %s\n", show(a.name), show(where))
 	}
 	return nil
-}
-
-// keepGrant keeps a grant where the user wants it.
-func (p *program) keepGrant(c *cli.Context, t *signin.Tokens, g *signin.Grant) (where string, err error) {
-	text, err := g.Secret()
-	if err != nil {
-		return "", err
-	}
-	return t.Store.Save(t.Name, text, c.String("keep") == "file")
 }
 
 // sendToBrowser opens an address in the person's browser, and shows it.
@@ -247,17 +238,17 @@ func (p *program) authLogout(c *cli.Context, name string) error {
 	if set, ok := cfg.Account(name); ok {
 		name = set.Name
 	}
-	found, more := false, ""
-	for what, then := range map[string]string{".password": "", ".oauth2": "; where you signed in, take the program's access away too"} {
-		switch err := p.store().Remove(name + what); {
-		case err == nil:
-			found, more = true, more+then
-		case !errors.Is(err, credential.ErrNotKept):
-			return err
-		}
-	}
-	if !found {
+	password, grant := p.store().Remove(passwordName(name)), p.tokens(name).Forget(c.Context)
+	more := ""
+	switch notKept := errors.Is(grant, credential.ErrNotKept); {
+	case notKept && errors.Is(password, credential.ErrNotKept):
 		return configFailed("nothing is kept for "+name, "mailstow auth status")
+	case grant != nil && !notKept:
+		return grant
+	case password != nil && !errors.Is(password, credential.ErrNotKept):
+		return password
+	case grant == nil:
+		more = "; where you signed in, take the program's access away too"
 	}
 	if !c.Bool("quiet") {
 		fmt.Fprintf(p.Stdout, "%s: forgotten%s\n", show(name), more)
@@ -336,11 +327,8 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 			return byPerson, explain(c.Context, "", err).what, false
 		}
 		g, err := tokens.Grant()
-		if errors.Is(err, signin.ErrNeverGiven) {
-			return byPerson, "nobody has signed in yet: mailstow auth login " + a.name, false
-		}
 		if err != nil {
-			return byPerson, explain(c.Context, "", err).what, false
+			return byPerson, explain(c.Context, "", a.signInFailed(err)).what + ": mailstow auth login " + a.name, false
 		}
 		state = "ok, renewed " + ago(time.Since(g.Renewed)) + " ago"
 		if time.Since(g.Renewed) < time.Minute {
@@ -348,9 +336,6 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 		}
 		if time.Since(g.Renewed) > staleAfter {
 			state += "; it may end after 90 days without use"
-		}
-		if g.ClientID != tokens.App.ID {
-			return byPerson, "it is another application's than client_id: mailstow auth login " + a.name, false
 		}
 		return byPerson, state, true
 	case a.changing && len(set.TokenCommand) > 0:
@@ -377,12 +362,12 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 	case set.HasPassword:
 		return login, "ok, from the config file", true
 	}
-	_, where, err := p.store().Load(a.name + ".password")
+	_, where, err := p.store().Load(passwordName(a.name), a.server())
 	switch {
 	case err == nil:
 		return login, "ok, from " + where, true
 	case errors.Is(err, credential.ErrNotKept):
 		return login, "there is none: mailstow auth login " + a.name, false
 	}
-	return login, err.Error(), false
+	return login, explain(c.Context, "", a.keptElsewhere(err)).what, false
 }

@@ -11,7 +11,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"mailstow/internal/mailtest"
 )
@@ -94,7 +96,7 @@ func TestSignInWithABrowserLastsForEveryNight(t *testing.T) {
 	if status, out, errs := mailstow(t, env, "backup", "m365"); status != exitLogin || !strings.Contains(errs, "nobody has signed in for this account yet") || !strings.Contains(errs, "mailstow auth login m365") {
 		t.Errorf("before: status %d\n%s%s", status, out, errs)
 	}
-	if status, out, errs := mailstow(t, env, "auth", "status"); status != exitLogin || strings.Count(out, "nobody has signed in yet") != 2 {
+	if status, out, errs := mailstow(t, env, "auth", "status"); status != exitLogin || strings.Count(out, "nobody has signed in for this account yet: mailstow auth login") != 2 {
 		t.Errorf("before: status %d\n%s%s", status, out, errs)
 	}
 	for _, flow := range []string{"browser", "paste", "device"} {
@@ -214,6 +216,102 @@ func TestPasswordIsKept(t *testing.T) {
 	must(t, os.Chmod(secret, 0o644))
 	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitConfig || !strings.Contains(errs, "chmod 600") {
 		t.Errorf("others can read it: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// What is kept for an account goes to the servers that it was given for, and to
+// no other that is called the same in this or another config file.
+func TestKeptSecretsGoToTheirServersAlone(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	heard := &said{}
+	thief := mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n", func(line string) string {
+		heard.add(line)
+		tag, _, _ := strings.Cut(line, " ")
+		return tag + " NO no\r\n"
+	})
+	dir := t.TempDir()
+	env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": filepath.Join(dir, "config.toml")}
+	servers := func(imap string) {
+		write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[accounts.isp]\naddress = \"alice@isp.example\"\nuser = \"alice\"\nimap = \"imap+insecure://%s\"\npop3 = \"pop3+insecure://%s\"\n", filepath.Join(dir, "archive"), imap, s.POP3))
+	}
+	servers(s.IMAP)
+	var printed bytes.Buffer
+	if status := Run(t.Context(), Env{Args: []string{"auth", "login", "isp", "--password-file", "-"}, Stdin: strings.NewReader(s.Password("alice") + "\n"), Stdout: &printed, Stderr: &printed, Getenv: func(name string) string { return env[name] }}); status != exitOK {
+		t.Fatal(status, printed.String())
+	}
+	for _, via := range []string{"imap", "pop3"} {
+		if status, out, errs := mailstow(t, env, "backup", "isp", "--via", via); status != exitOK {
+			t.Errorf("%s: status %d\n%s%s", via, status, out, errs)
+		}
+	}
+	servers(thief)
+	want := fmt.Sprintf("mailstow: isp: what is kept for this account is for %s, %s, and was not given to %s\n  do:     if that is its server now: mailstow auth login isp\n", s.IMAP, s.POP3, thief)
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitLogin || errs != want {
+		t.Errorf("status %d\n%s%s\nwant\n%s", status, out, errs, want)
+	}
+	if status, out, errs := mailstow(t, env, "auth", "status"); status != exitLogin || !strings.Contains(out, "what is kept for this account is for") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if len(heard.all) > 0 {
+		t.Errorf("the other server was told %q", heard.all)
+	}
+
+	_, people, env := tokenServer(t, nil)
+	if status, said := signedIn(t, env, "paste", "m365"); status != exitOK {
+		t.Fatal(status, said)
+	}
+	file := env["MAILSTOW_CONFIG"]
+	b, err := os.ReadFile(file)
+	must(t, err)
+	asked := mailtest.NewSignIn(t)
+	for name, c := range map[string]struct{ old, new, want string }{
+		"mail server":    {"imap+insecure://", "imap+insecure://" + thief + "#", "was not given to"},
+		"sign-in server": {people.URL + "/token", asked.URL + "/token", "with another sign-in server"},
+		"application":    {`client_id = "me"`, `client_id = "other"`, "was for another application"},
+	} {
+		text := strings.Replace(string(b), c.old, c.new, 1)
+		if name == "mail server" {
+			text = regexp.MustCompile(`#\S+"`).ReplaceAllString(text, `"`)
+		}
+		write(t, file, text)
+		people.Expire() // so that it has to be renewed
+		if status, out, errs := mailstow(t, env, "backup", "m365"); status != exitLogin || !strings.Contains(errs, c.want) || !strings.Contains(errs, "mailstow auth login m365") {
+			t.Errorf("%s: status %d\n%s%s", name, status, out, errs)
+		}
+	}
+	if len(heard.all) > 0 || asked.Renewals() > 0 || people.Renewals() > 0 {
+		t.Errorf("the other server was told %q; %d renewals there, %d at the right one", heard.all, asked.Renewals(), people.Renewals())
+	}
+}
+
+// A run that renews a token meanwhile neither puts an old sign-in in the place of
+// a new one, nor brings back one that was forgotten.
+func TestSignInWaitsForARenewal(t *testing.T) {
+	_, _, env := tokenServer(t, nil)
+	if status, said := signedIn(t, env, "paste", "m365"); status != exitOK {
+		t.Fatal(status, said)
+	}
+	locks := filepath.Join(env["HOME"], ".local/state/mailstow/locks")
+	f, err := os.Open(filepath.Join(locks, "m365.oauth2.lock"))
+	must(t, err)
+	must(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+	for name, change := range map[string]func() int{
+		"login":  func() int { status, _ := signedIn(t, env, "paste", "m365"); return status },
+		"logout": func() int { status, _, _ := mailstow(t, env, "auth", "logout", "m365"); return status },
+	} {
+		ended := make(chan int, 1)
+		go func() { ended <- change() }()
+		select {
+		case status := <-ended:
+			t.Errorf("%s: it did not wait, status %d", name, status)
+		case <-time.After(500 * time.Millisecond):
+		}
+		must(t, syscall.Flock(int(f.Fd()), syscall.LOCK_UN))
+		if status := <-ended; status != exitOK {
+			t.Errorf("%s: status %d", name, status)
+		}
+		must(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"mailstow/internal/config"
+	"mailstow/internal/credential"
 	"mailstow/internal/provider"
 	"mailstow/maildir"
 )
@@ -144,7 +145,7 @@ func (p *program) values(ctx context.Context, cfg *config.File, option string, w
 	case "flow":
 		return []string{"browser", "paste", "device"}
 	case "keep":
-		return []string{"keyring", "file"}
+		return []string{credential.InKeyring, credential.InFile}
 	case "auth":
 		return append([]string{"password", "xoauth2", "oauthbearer", "external"}, signIns...)
 	case "folder", "include", "exclude":

@@ -312,7 +312,7 @@ func (w *wizard) loginWithPassword(ctx context.Context, set config.Account, whos
 		set.Password, set.HasPassword = secret, true
 		a, err := w.try(ctx, set)
 		if err == nil {
-			return a, w.keep(set, secret)
+			return a, w.keep(a, secret)
 		}
 		pr := explain(ctx, "", err)
 		pr.do = strings.ReplaceAll(pr.do, "check what the config file gives", "check the password")
@@ -324,14 +324,14 @@ func (w *wizard) loginWithPassword(ctx context.Context, set config.Account, whos
 }
 
 // keep puts a password where the person wants it.
-func (w *wizard) keep(set config.Account, secret credential.Secret) error {
+func (w *wizard) keep(a *account, secret credential.Secret) error {
 	store := w.p.store()
 	var places, texts []string
 	if store.Keyring {
-		places, texts = append(places, "keyring"), append(texts, "the system's keyring")
+		places, texts = append(places, credential.InKeyring), append(texts, "the system's keyring")
 	}
 	if store.Dir != "" {
-		places, texts = append(places, "file"), append(texts, "a file that only I can read")
+		places, texts = append(places, credential.InFile), append(texts, "a file that only I can read")
 	}
 	places, texts = append(places, "command"), append(texts, "nowhere: a command of mine prints it")
 	n, err := w.choose("Where should the password be kept?", texts)
@@ -339,7 +339,7 @@ func (w *wizard) keep(set config.Account, secret credential.Secret) error {
 		return err
 	}
 	if places[n] != "command" {
-		where, err := store.Save(set.Name+".password", secret, places[n] == "file")
+		where, err := store.Save(passwordName(a.name), secret, a.servers, places[n])
 		if err == nil {
 			w.say("Kept in %s.", show(where))
 		}

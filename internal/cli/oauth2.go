@@ -56,7 +56,9 @@ func (p *program) signsIn(a *account, set config.Account) error {
 	} else {
 		a.signIn = func(ctx context.Context) (*signin.Tokens, error) {
 			app, err := withSecret(ctx)
-			return &signin.Tokens{App: app, Name: a.name + ".oauth2", Store: p.store(), Locks: p.stateDir("locks")}, err
+			t := p.tokens(a.name)
+			t.App, t.Server = app, a.server()
+			return t, err
 		}
 		a.tokens = func(ctx context.Context, used credential.Secret) (credential.Secret, error) {
 			t, err := a.signIn(ctx)
@@ -68,6 +70,11 @@ func (p *program) signsIn(a *account, set config.Account) error {
 	}
 	p.useTokens(a)
 	return nil
+}
+
+// tokens is what is kept of the sign-in of an account.
+func (p *program) tokens(account string) *signin.Tokens {
+	return &signin.Tokens{Name: grantName(account), Store: p.store(), Locks: p.stateDir("locks")}
 }
 
 // useTokens has an account log in with what its tokens give.
@@ -206,6 +213,12 @@ func (a *account) signInFailed(err error) error {
 		pr.what, pr.status, pr.code, pr.do = err.Error(), exitDisk, "not_writable", "make room, or see that it can be written; the sign-in was not renewed, so that it is not lost"
 	case errors.Is(err, signin.ErrNeverGiven):
 		pr.what, pr.code = "nobody has signed in for this account yet", "oauth_consent"
+	case errors.Is(err, signin.ErrOtherApplication):
+		pr.what, pr.code = "the sign-in that is kept was for another application than client_id, or with another sign-in server", "oauth_consent"
+	case errors.As(err, new(*credential.ElsewhereError)):
+		return a.keptElsewhere(err)
+	case errors.As(err, new(*signin.KeptError)):
+		pr.what = err.Error()
 	case errors.As(err, &ended):
 		pr.what, pr.server = "the sign-in has ended and must be done again in a browser", ended.Error()
 		if ended.Code == "access_denied" {

@@ -91,15 +91,6 @@ func FromReader(r io.Reader, name string) (Secret, error) {
 	return firstLine(b, name)
 }
 
-// whole returns all of what r gives.
-func whole(r io.Reader, name string) (Secret, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxSecret))
-	if err == nil && len(b) == 0 {
-		err = fmt.Errorf("%s is empty", name)
-	}
-	return NewSecret(string(b)), err
-}
-
 func firstLine(b []byte, name string) (Secret, error) {
 	line, _, _ := strings.Cut(string(b), "\n")
 	line = strings.TrimSuffix(line, "\r")

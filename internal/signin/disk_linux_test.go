@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"mailstow/internal/credential"
 	"mailstow/internal/mailtest"
@@ -17,19 +16,19 @@ import (
 // be written.
 func TestNothingIsRenewedThatCannotBeKept(t *testing.T) {
 	s := mailtest.NewSignIn(t)
-	s.Lifetime = time.Minute
 	a, _ := kept(t, s)
 	g, err := a.Grant()
 	if err != nil {
 		t.Fatal(err)
 	}
+	used := credential.NewSecret(g.Access)
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skip("no small file system can be made here: ", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(disk, 0) })
 	a.Store.Dir = disk
-	if err := a.Keep(g); err != nil {
+	if _, err := a.Keep(t.Context(), g, []string{"imap.example.org"}, credential.InFile); err != nil {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(disk, "filler")
@@ -37,13 +36,13 @@ func TestNothingIsRenewedThatCannotBeKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lost *signin.KeepError
-	if _, err := a.Token(t.Context(), credential.Secret{}); !errors.As(err, &lost) || s.Renewals() != 0 {
+	if _, err := a.Token(t.Context(), used); !errors.As(err, &lost) || s.Renewals() != 0 {
 		t.Errorf("%d renewals, %v", s.Renewals(), err)
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Token(t.Context(), credential.Secret{}); err != nil || s.Renewals() != 1 {
+	if _, err := a.Token(t.Context(), used); err != nil || s.Renewals() != 1 {
 		t.Errorf("%d renewals, %v", s.Renewals(), err)
 	}
 }

@@ -43,14 +43,17 @@ type Grant struct {
 	Given    time.Time `json:"given"`   // by the person
 	Renewed  time.Time `json:"renewed"` // when there was an access token last
 	ClientID string    `json:"client_id"`
+	Token    string    `json:"token_url"` // where it is renewed, and nowhere else
 }
 
 // early is how long before its end a token is taken for ended: a login, and what
-// comes before it, takes time.
+// comes before it, takes time. It is less for one that does not last as long.
 const early = 5 * time.Minute
 
 // Good reports whether the access token can be used.
-func (g *Grant) Good(now time.Time) bool { return g.Access != "" && now.Add(early).Before(g.Expires) }
+func (g *Grant) Good(now time.Time) bool {
+	return g.Access != "" && now.Add(min(early, g.Expires.Sub(g.Renewed)/4)).Before(g.Expires)
+}
 
 // EndedError says that a person has to sign in again.
 type EndedError struct {
@@ -87,7 +90,7 @@ func (a *Application) config(redirect string) *oauth2.Config {
 // came.
 func (a *Application) grant(t *oauth2.Token, old *Grant) *Grant {
 	now := time.Now().UTC().Round(time.Second)
-	g := &Grant{Refresh: t.RefreshToken, Access: t.AccessToken, Expires: t.Expiry.UTC(), Given: now, Renewed: now, ClientID: a.ID}
+	g := &Grant{Refresh: t.RefreshToken, Access: t.AccessToken, Expires: t.Expiry.UTC(), Given: now, Renewed: now, ClientID: a.ID, Token: a.Token}
 	if old != nil {
 		g.Given = old.Given
 		if g.Refresh == "" {

@@ -149,9 +149,9 @@ func kept(t *testing.T, s *mailtest.SignIn) (a, b *signin.Tokens) {
 		t.Fatal(err)
 	}
 	for _, tokens := range []**signin.Tokens{&a, &b} {
-		*tokens = &signin.Tokens{App: app, Name: "alice", Store: credential.Store{Dir: filepath.Join(dir, "secrets")}, Locks: filepath.Join(dir, "locks")}
+		*tokens = &signin.Tokens{App: app, Server: "imap.example.org", Name: "alice", Store: credential.Store{Dir: filepath.Join(dir, "secrets")}, Locks: filepath.Join(dir, "locks")}
 	}
-	if err := a.Keep(g); err != nil {
+	if _, err := a.Keep(t.Context(), g, []string{"imap.example.org"}, credential.InFile); err != nil {
 		t.Fatal(err)
 	}
 	return a, b
@@ -188,44 +188,59 @@ func TestManyRenewATokenOnce(t *testing.T) {
 	}
 }
 
-// One that is about to end is not used.
+// One that is about to end is not used; one that never lasts long is, while it
+// does.
 func TestTokenIsRenewedBeforeItEnds(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		lasts, left time.Duration
+		good        bool
+	}{
+		{time.Hour, 30 * time.Minute, true}, {time.Hour, 6 * time.Minute, true}, {time.Hour, 4 * time.Minute, false}, {time.Hour, -time.Minute, false},
+		{4 * time.Minute, 4 * time.Minute, true}, {4 * time.Minute, 2 * time.Minute, true}, {4 * time.Minute, 30 * time.Second, false},
+	} {
+		g := &signin.Grant{Access: "x", Renewed: now.Add(c.left - c.lasts), Expires: now.Add(c.left)}
+		if g.Good(now) != c.good {
+			t.Errorf("it lasts %v, %v are left: %v", c.lasts, c.left, !c.good)
+		}
+	}
 	s := mailtest.NewSignIn(t)
 	s.Lifetime = 4 * time.Minute
 	a, _ := kept(t, s)
-	for n := 1; n < 3; n++ {
-		if _, err := a.Token(t.Context(), credential.Secret{}); err != nil || s.Renewals() != n {
-			t.Errorf("%d renewals, want %d, %v", s.Renewals(), n, err)
+	for range 3 {
+		if _, err := a.Token(t.Context(), credential.Secret{}); err != nil || s.Renewals() != 0 {
+			t.Errorf("%d renewals, %v", s.Renewals(), err)
 		}
 	}
+	s.Expire()
 }
 
 func TestSignInThatHasEndedNeedsAPerson(t *testing.T) {
 	s := mailtest.NewSignIn(t)
-	s.Lifetime = time.Minute
 	a, b := kept(t, s)
 	stolen, err := a.Grant()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Token(t.Context(), credential.Secret{}); err != nil {
+	used := credential.NewSecret(stolen.Access)
+	if _, err := a.Token(t.Context(), used); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Keep(stolen); err != nil { // an old copy is put in its place
+	if _, err := b.Keep(t.Context(), stolen, []string{"imap.example.org"}, credential.InFile); err != nil { // an old copy is put in its place
 		t.Fatal(err)
 	}
 	var ended *signin.EndedError
-	if _, err := a.Token(t.Context(), credential.Secret{}); !errors.As(err, &ended) || ended.Error() != "invalid_grant AADSTS700082: The refresh token has expired due to inactivity." {
+	if _, err := a.Token(t.Context(), used); !errors.As(err, &ended) || ended.Error() != "invalid_grant AADSTS700082: The refresh token has expired due to inactivity." {
 		t.Errorf("%v", err)
 	}
 	s.Refuse("temporarily_unavailable", "")
-	if _, err := a.Token(t.Context(), credential.Secret{}); err == nil || errors.As(err, new(*signin.EndedError)) || errors.As(err, new(*signin.RefusedError)) {
+	if _, err := a.Token(t.Context(), used); err == nil || errors.As(err, new(*signin.EndedError)) || errors.As(err, new(*signin.RefusedError)) {
 		t.Errorf("a busy server: %v", err)
 	}
-	if err := a.Store.Remove("alice"); err != nil {
+	if err := a.Forget(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Token(t.Context(), credential.Secret{}); !errors.Is(err, signin.ErrNeverGiven) {
+	if _, err := a.Token(t.Context(), used); !errors.Is(err, signin.ErrNeverGiven) {
 		t.Error(err)
 	}
 }

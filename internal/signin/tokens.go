@@ -18,14 +18,19 @@ import (
 // has given. It may be used by several goroutines, and programs, at the same
 // time: whoever renews a token ends the one before.
 type Tokens struct {
-	App   Application
-	Name  string // under which the grant is kept
-	Store credential.Store
-	Locks string // a directory for lock files
+	App    Application
+	Server string // of the mail, to which the tokens go
+	Name   string // under which the grant is kept
+	Store  credential.Store
+	Locks  string // a directory for lock files
 }
 
 // ErrNeverGiven is returned if nobody has signed in yet.
 var ErrNeverGiven = errors.New("nobody has signed in yet")
+
+// ErrOtherApplication is returned if somebody has signed in for another
+// application, or with another sign-in server.
+var ErrOtherApplication = errors.New("the sign-in was for another application")
 
 // Token returns an access token that is good for some minutes at least. used is
 // one that the server does not accept any more, whatever it says of itself; empty
@@ -40,13 +45,10 @@ func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.
 	if err != nil {
 		return credential.Secret{}, err
 	}
-	if g.ClientID != t.App.ID { // it was given to another application
-		return credential.Secret{}, ErrNeverGiven
-	}
 	if g.Good(time.Now()) && g.Access != used.Reveal() {
 		return credential.NewSecret(g.Access), nil
 	}
-	if err := t.Keep(g); err != nil { // where the old one cannot be written the new one could not either, and would be lost
+	if err := t.replace(g); err != nil { // where the old one cannot be written the new one could not either, and would be lost
 		return credential.Secret{}, err
 	}
 	// From here on the old one may not be good any more: whatever ends the run, the
@@ -54,45 +56,79 @@ func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.
 	if g, err = t.App.Renew(context.WithoutCancel(ctx), g); err != nil {
 		return credential.Secret{}, err
 	}
-	return credential.NewSecret(g.Access), t.Keep(g)
+	return credential.NewSecret(g.Access), t.replace(g)
 }
 
 // Grant returns what is kept.
 func (t *Tokens) Grant() (*Grant, error) {
-	secret, where, err := t.Store.Load(t.Name)
+	secret, where, err := t.Store.Load(t.Name, t.Server)
 	if errors.Is(err, credential.ErrNotKept) {
 		return nil, ErrNeverGiven
 	}
 	if err != nil {
-		return nil, err
+		return nil, &KeptError{err}
 	}
 	var g Grant
 	if err := json.Unmarshal([]byte(secret.Reveal()), &g); err != nil || g.Refresh == "" {
-		return nil, fmt.Errorf("what is kept in %s is no sign-in", where)
+		return nil, &KeptError{fmt.Errorf("what is in %s is no sign-in", where)}
+	}
+	if g.ClientID != t.App.ID || g.Token != t.App.Token {
+		return nil, ErrOtherApplication
 	}
 	return &g, nil
 }
 
-// Secret returns the grant as it is kept.
-func (g *Grant) Secret() (credential.Secret, error) {
+// Keep keeps a grant that a person has just given, for servers, at a place of the
+// store. It returns where it is.
+func (t *Tokens) Keep(ctx context.Context, g *Grant, servers []string, place string) (where string, err error) {
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	text, err := g.secret()
+	if err != nil {
+		return "", err
+	}
+	return t.Store.Save(t.Name, text, servers, place)
+}
+
+// Forget forgets the grant. It returns [credential.ErrNotKept] if there was none.
+func (t *Tokens) Forget(ctx context.Context) error {
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return t.Store.Remove(t.Name)
+}
+
+// secret returns the grant as it is kept.
+func (g *Grant) secret() (credential.Secret, error) {
 	b, err := json.Marshal(g)
 	return credential.NewSecret(string(b)), err
 }
 
-// Keep keeps a grant where the one before was. The refresh token in it is the
+// replace keeps a grant where the one before was. The refresh token in it is the
 // only one that is good.
-func (t *Tokens) Keep(g *Grant) error {
-	text, err := g.Secret()
+func (t *Tokens) replace(g *Grant) error {
+	text, err := g.secret()
 	if err != nil {
 		return err
 	}
-	_, where, err := t.Store.Load(t.Name)
-	inFile := err == nil && filepath.IsAbs(where)
-	if _, err := t.Store.Save(t.Name, text, inFile); err != nil {
+	if err := t.Store.Replace(t.Name, text); err != nil {
 		return &KeepError{err}
 	}
 	return nil
 }
+
+// KeptError says that a sign-in which is kept cannot be used.
+type KeptError struct{ Err error }
+
+func (e *KeptError) Error() string {
+	return "the sign-in that is kept cannot be used: " + e.Err.Error()
+}
+func (e *KeptError) Unwrap() error { return e.Err }
 
 // KeepError says that a sign-in cannot be written where it is kept.
 type KeepError struct{ Err error }
