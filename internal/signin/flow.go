@@ -44,9 +44,15 @@ func (t *attempt) url() string {
 	return t.config.AuthCodeURL(t.state, options...)
 }
 
+// answered reports whether the parameters of an address are the answer to this
+// sign-in.
+func (t *attempt) answered(q url.Values) bool {
+	return subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(t.state)) == 1
+}
+
 // finish takes the parameters with which the browser came back.
 func (t *attempt) finish(ctx context.Context, q url.Values) (*Grant, error) {
-	if subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(t.state)) != 1 {
+	if !t.answered(q) {
 		return nil, errors.New("this is not the answer to this sign-in")
 	}
 	if code := q.Get("error"); code != "" {
@@ -79,7 +85,7 @@ func (a *Application) Browser(ctx context.Context, open func(address string)) (*
 	ended := make(chan end, 1)
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		if q.Get("state") == "" { // /favicon.ico
+		if !t.answered(q) { // /favicon.ico, an earlier sign-in, or somebody's guess
 			http.NotFound(w, r)
 			return
 		}

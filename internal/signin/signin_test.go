@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -102,6 +103,28 @@ func TestForeignAnswerIsNotTaken(t *testing.T) {
 	var ended *signin.EndedError
 	if err := take(func(own string) string { return own }); !errors.As(err, &ended) || ended.Code != "access_denied" {
 		t.Errorf("a no: %v", err)
+	}
+}
+
+// Nor does one end the sign-in that a person is at.
+func TestStrayRequestsDoNotEndASignIn(t *testing.T) {
+	s := mailtest.NewSignIn(t)
+	app := application(s)
+	g, err := app.Browser(t.Context(), func(a string) {
+		u, err := url.Parse(a)
+		if err != nil {
+			t.Error(err)
+		}
+		own := u.Query().Get("redirect_uri")
+		for _, stray := range []string{"favicon.ico", "?state=guess&code=x", "?state=guess&error=access_denied", "?code=x"} {
+			if page := visit(t, own+stray); !strings.Contains(page, "404") {
+				t.Errorf("%s is answered with %q", stray, page)
+			}
+		}
+		go visit(t, a)
+	})
+	if err != nil || s.Whose(g.Access) != "alice" {
+		t.Error(err)
 	}
 }
 
