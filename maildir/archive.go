@@ -26,8 +26,6 @@ import (
 var (
 	// ErrNone is returned where there is no archive and none may be made.
 	ErrNone = errors.New("there is no archive")
-	// ErrLocked is returned when another run is writing to the archive.
-	ErrLocked = errors.New("another run is writing to this archive")
 )
 
 // Names of what stands in an account's directory beside its folders.
@@ -118,8 +116,14 @@ func Open(ctx context.Context, dir string, o Options) (_ *Archive, err error) {
 	}
 	if o.Write {
 		if a.lock, err = takeLock(a.own(lockFile)); err != nil {
+			var locked *LockedError
+			if errors.As(err, &locked) {
+				locked.Idle = a.idle()
+			}
 			return nil, err
 		}
+		now := time.Now()
+		os.Chtimes(a.lock.Name(), now, now) // a sign of life; without it the run looks idle
 	}
 	if err = a.readAbout(o); err != nil {
 		return nil, err
@@ -159,6 +163,24 @@ func makeDirs(dir string) error {
 	return syncDir(filepath.Dir(dir))
 }
 
+// LockedError is returned when another run is writing to the archive.
+type LockedError struct {
+	Idle time.Duration // since it has written something last
+}
+
+func (*LockedError) Error() string { return "another run is writing to this archive" }
+
+// idle is how long no run has written anything to the index.
+func (a *Archive) idle() time.Duration {
+	var last time.Time
+	for _, name := range []string{lockFile, indexFile, indexFile + "-journal"} {
+		if fi, err := os.Stat(a.own(name)); err == nil && fi.ModTime().After(last) {
+			last = fi.ModTime()
+		}
+	}
+	return time.Since(last)
+}
+
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -167,7 +189,7 @@ func takeLock(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrLocked
+			return nil, &LockedError{}
 		}
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
@@ -228,7 +250,7 @@ func (a *Archive) openIndex(ctx context.Context, o Options) (err error) {
 // cannot, unless another run is at work: then that one has done it.
 func (a *Archive) rollBack(ctx context.Context, path string) error {
 	lock, err := takeLock(a.own(lockFile))
-	if errors.Is(err, ErrLocked) {
+	if errors.As(err, new(*LockedError)) {
 		return nil
 	}
 	if err != nil {

@@ -350,8 +350,8 @@ func TestIndexIsBroughtForward(t *testing.T) {
 func TestOneRunAtATime(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, dir)
-	if _, err := Open(t.Context(), dir, Options{Write: true}); !errors.Is(err, ErrLocked) {
-		t.Errorf("second: %v, want %v", err, ErrLocked)
+	if _, err := Open(t.Context(), dir, Options{Write: true}); !errors.As(err, new(*LockedError)) {
+		t.Errorf("second: %v, want it locked", err)
 	}
 	reader, err := Open(t.Context(), dir, Options{})
 	if err != nil {

@@ -278,7 +278,8 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 			var wrong *problemError
 			found[i], err = p.account(c, cfg, root, name)
 			if len(names) > 1 && errors.As(err, &wrong) { // which is no matter of the others
-				found[i] = &account{name: name, dir: dirOf(c, root, setOf(cfg, name)), broken: err}
+				set := setOf(cfg, name)
+				found[i] = &account{name: name, dir: dirOf(c, root, set), check: set.Healthchecks, broken: err}
 				return nil
 			}
 			return err

@@ -125,9 +125,8 @@ func (p *program) backup(c *cli.Context) error {
 func (p *program) backupAll(c *cli.Context, accounts []*account) (status int) {
 	out := p.newOutput(c, "backup", accounts)
 	defer out.close()
-	out.sharers = max(out.sharers, p.sharers)
 	night := p.nightWatch(c, out)
-	night.begin()
+	out.watched(night)
 	outcomes := p.pullAll(c, accounts, out)
 	status = statusOf(outcomes)
 	out.finish(outcomes, status)
@@ -143,7 +142,6 @@ func (p *program) pullAll(c *cli.Context, accounts []*account, out *output) []ou
 	for i, a := range accounts {
 		g.Go(func() error {
 			check := p.checkOf(c, a, out)
-			check.begin()
 			outcomes[i] = p.backupOne(c, a, out, nil)
 			out.accountDone(&outcomes[i])
 			check.end(outcomes[i:i+1], outcomes[i].status())
@@ -158,6 +156,7 @@ func (p *program) pullAll(c *cli.Context, accounts []*account, out *output) []ou
 type outcome struct {
 	account *account
 	dir     string // absolute
+	ended   time.Time
 	result  report.Result
 	found   maildir.Found
 	problem *problem // nil if all is well
@@ -181,10 +180,10 @@ func (o *outcome) word() string {
 		return "ok"
 	case s == exitIncomplete:
 		return "incomplete"
-	case s == exitLater && o.problem.code != "locked":
-		return "paused"
-	case s == exitLater:
+	case o.locked(), s == exitLater && o.problem.code == stuck:
 		return "skipped"
+	case s == exitLater:
+		return "paused"
 	case s >= 128:
 		return "interrupted"
 	}
@@ -221,6 +220,7 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output, with *besid
 	ctx := c.Context
 	o.account, o.beside = a, with
 	err := p.pull(ctx, c, a, out, &o)
+	o.ended = time.Now()
 	if err != nil {
 		pr := explain(ctx, a.name, err)
 		o.problem = &pr
@@ -263,6 +263,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 		return archiveFailed(err)
 	}
 	defer ar.Close()
+	out.working(a)
 	o.found = ar.Found()
 	in, err := ar.From(ctx, a.source())
 	if err != nil {
@@ -276,6 +277,9 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	case err != nil:
 		return archiveFailed(err)
 	case left == 0:
+		if err := login.now(ctx); err != nil { // what is wrong must not wait for another day
+			return err
+		}
 		return &problemError{problem: problem{what: "what may be read in a day has been read", why: spent, do: "nothing; a later run goes on", status: exitLater, code: "daily_limit"}}
 	}
 	if err := memory.remember(o.dir, ar.ID()); err != nil {
@@ -393,10 +397,8 @@ func (l *login) close() {
 
 // archiveFailed marks an error of the disk, unless it says what it is.
 func archiveFailed(err error) error {
-	for _, known := range []error{maildir.ErrLocked, maildir.ErrNewer, maildir.ErrNone} {
-		if errors.Is(err, known) {
-			return err
-		}
+	if errors.As(err, new(*maildir.LockedError)) || errors.Is(err, maildir.ErrNewer) || errors.Is(err, maildir.ErrNone) {
+		return err
 	}
 	return &backup.ArchiveError{Err: err}
 }

@@ -12,8 +12,10 @@ import (
 	"mailstow/maildir"
 )
 
-// day24 is the time in which providers count.
-const day24 = 24 * time.Hour
+// countedFor is how long what was read or stored counts as of the same day. It is
+// less than a day, because runs begin at the same time every night, and take some:
+// with 24 hours every second one would find that nothing may be read yet.
+const countedFor = 22 * time.Hour
 
 // budget fills in what the provider allows in a day where the user does not say
 // it. It stays below: other programs read the same mail, and who goes over it is
@@ -53,7 +55,7 @@ func budgetLeft(ctx context.Context, a *account, most int64, since func(context.
 	if most == 0 {
 		return -1, "", nil
 	}
-	n, first, err := since(ctx, a.source(), now.Add(-day24))
+	n, first, err := since(ctx, a.source(), now.Add(-countedFor))
 	if left = max(most-n, 0); left == 0 {
 		spent = spentBudget(key, done, n, first)
 	}
@@ -61,7 +63,7 @@ func budgetLeft(ctx context.Context, a *account, most int64, since func(context.
 }
 
 func spentBudget(key, done string, n int64, first time.Time) string {
-	return fmt.Sprintf("%s: %s were %s since %s; go on after %s", key, octets(n), done, local(first), local(first.Add(day24)))
+	return fmt.Sprintf("%s: %s were %s since %s; go on after %s", key, octets(n), done, local(first), local(first.Add(countedFor)))
 }
 
 // stoppedEarly says why a run ended before it had everything. budget says that
@@ -74,12 +76,12 @@ func stoppedEarly(a *account, result report.Result, paused *backup.PausedError, 
 	_, answer, asked := strings.Cut(paused.Reason, "the server asks to be left alone: ")
 	switch {
 	case budget:
-		pr.code, pr.why = "daily_limit", fmt.Sprintf("daily_download: %s may be read in 24 hours", octets(a.download))
-		pr.do = "nothing; the next run after " + local(now.Add(day24)) + " goes on"
+		pr.code, pr.why = "daily_limit", fmt.Sprintf("daily_download: %s may be read in a day", octets(a.download))
+		pr.do = "nothing; the next run after " + local(now.Add(countedFor)) + " goes on"
 	case asked && strings.Contains(strings.ToLower(answer), "bandwidth limits"): // Gmail
 		pr.what = fmt.Sprintf("the provider's daily limit is reached; %s to go", messages(result.Missing()))
 		pr.code, pr.server, pr.why = "daily_limit", answer, ""
-		pr.do = "nothing; the next run after " + local(now.Add(day24)) + " goes on. Lower daily_download to avoid the lock-out"
+		pr.do = "nothing; the next run after " + local(now.Add(countedFor)) + " goes on. Lower daily_download to avoid the lock-out"
 	}
 	return pr
 }

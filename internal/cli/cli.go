@@ -73,7 +73,6 @@ type program struct {
 	still    bool       // the network is not asked for anything
 	changing bool       // mail is going to be removed from the account that is being made
 	beside   bool       // and the other one is named by a URL
-	sharers  int        // accounts at the same time, of a program that stays
 	asking   sync.Mutex // held while a person is asked
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
+	"time"
 
 	"mailstow/backup"
 	"mailstow/internal/config"
@@ -51,6 +52,16 @@ type problem struct {
 	code    string // for JSON
 }
 
+// passes reports whether the next run is going to be without the problem, so that
+// nobody has to hear of it at night.
+func (p problem) passes() bool { return p.status == exitLater && p.code != stuck }
+
+// stuck is the code of a run that hangs, so that no other one can work.
+const stuck = "stuck"
+
+// stuckAfter is how long a run may write nothing while another one waits for it.
+const stuckAfter = time.Hour
+
 // print writes the problem in at most a few lines, the first of which makes
 // sense alone.
 func (p problem) print(w io.Writer) {
@@ -78,6 +89,7 @@ func explain(ctx context.Context, account string, err error) problem {
 	var disk *backup.ArchiveError
 	var cfg *config.Error
 	var cert *tls.CertificateVerificationError
+	var locked *maildir.LockedError
 	switch {
 	case errors.As(context.Cause(ctx), &interrupted):
 		p.what, p.status, p.code = interrupted.Error()+"; run it again to go on", 128+int(interrupted.Signal), "interrupted"
@@ -92,8 +104,12 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.do, p.status, p.code = cfg.Hint, exitConfig, "config"
 	case errors.Is(err, credential.ErrNotPrivate):
 		p.do, p.status, p.code = "chmod 600 that file", exitConfig, "config"
-	case errors.Is(err, maildir.ErrLocked):
+	case errors.As(err, &locked):
 		p.do, p.status, p.code = "nothing: it goes on when the other run is done", exitLater, "locked"
+		if locked.Idle > stuckAfter {
+			p.what += ", and has written nothing for " + ago(locked.Idle)
+			p.do, p.code = "see what that run waits for, and end it if it hangs; nothing is lost", stuck
+		}
 	case errors.Is(err, maildir.ErrNewer):
 		p.do, p.status, p.code = "use the newer program; nothing was changed", exitConfig, "config"
 	case errors.Is(err, maildir.ErrNone):

@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
@@ -112,6 +111,7 @@ type check struct {
 
 	account *account // nil for all
 	metrics bool
+	started sync.Once
 }
 
 // nightWatch is told of a run over all accounts.
@@ -125,6 +125,7 @@ func (p *program) nightWatch(c *cli.Context, out *output) *check {
 func (p *program) checkOf(c *cli.Context, a *account, out *output) *check {
 	w := p.newCheck(c, out, a.check)
 	w.account = a
+	out.watched(w)
 	return w
 }
 
@@ -136,13 +137,15 @@ func (p *program) newCheck(c *cli.Context, out *output, address credential.Secre
 	return w
 }
 
+// begin tells that the work begins, once.
 func (w *check) begin() {
 	if w.URL != "" {
-		w.failed(w.Start(w.c.Context))
+		w.started.Do(func() { w.failed(w.Start(w.c.Context)) })
 	}
 }
 
-// end tells how accounts went.
+// end tells how accounts went. Of those at which another run is at work, that run
+// tells.
 func (w *check) end(outcomes []outcome, status int) {
 	if w.metrics {
 		w.failed(w.writeMetrics(outcomes))
@@ -150,15 +153,18 @@ func (w *check) end(outcomes []outcome, status int) {
 	if w.URL == "" {
 		return
 	}
-	good, locked := true, true
+	good, locked := true, 0
 	for i := range outcomes {
 		o := &outcomes[i]
-		locked = locked && o.problem != nil && o.problem.code == "locked"
+		if o.locked() {
+			locked++
+			continue
+		}
 		good = good && (o.status() == exitOK || o.paused())
 	}
 	switch {
-	case locked:
-		return // the other run tells how it went
+	case locked == len(outcomes):
+		return
 	case good:
 		status = exitOK
 	}
@@ -176,11 +182,14 @@ func (w *check) end(outcomes []outcome, status int) {
 	w.failed(w.End(w.c.Context, status, text.String()))
 }
 
+// locked reports whether another run is at work on the account.
+func (o *outcome) locked() bool { return o.problem != nil && o.problem.code == "locked" }
+
 // paused reports whether an account's run has stopped in good order and has
 // brought something, or may bring nothing today: that is how the first weeks of
 // a large account are, and nothing to wake anybody for.
 func (o *outcome) paused() bool {
-	return o.problem != nil && o.problem.status == exitLater && o.problem.code != "locked" && (o.problem.code == "daily_limit" || o.result.Sum().New > 0)
+	return o.problem != nil && o.problem.status == exitLater && (o.problem.code == "daily_limit" || o.result.Sum().New > 0)
 }
 
 // failed tells that somebody could not be told. It is no failure of the run.
@@ -195,16 +204,20 @@ func (w *check) failed(err error) {
 }
 
 // writeMetrics brings the file of metrics up to date. What it says of other
-// accounts stays.
+// accounts, and of archives that cannot be read, stays.
 func (w *check) writeMetrics(outcomes []outcome) error {
 	m, err := monitor.ReadMetrics(w.p.notify.MetricsFile)
 	if err != nil {
 		return err
 	}
+	var failed []error
 	for i := range outcomes {
 		o := &outcomes[i]
 		name := o.account.name
-		m.Set("mailstow_last_run_timestamp_seconds", name, float64(time.Now().Unix()))
+		if o.locked() {
+			continue
+		}
+		m.Set("mailstow_last_run_timestamp_seconds", name, float64(o.ended.Unix()))
 		m.Set("mailstow_last_run_exit_code", name, float64(o.status()))
 		m.Set("mailstow_last_run_duration_seconds", name, o.result.Duration.Seconds())
 		if o.used > 0 {
@@ -233,8 +246,8 @@ func (w *check) writeMetrics(outcomes []outcome) error {
 			return nil
 		})
 		if err != nil && !errors.Is(err, maildir.ErrNone) && w.c.Context.Err() == nil {
-			return err
+			failed = append(failed, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	return m.Write(w.p.notify.MetricsFile)
+	return errors.Join(append(failed, m.Write(w.p.notify.MetricsFile))...)
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,6 +120,106 @@ func TestWatchIsToldHowRunsGo(t *testing.T) {
 	if status != exitOK || strings.Count(errs, "warning: ") != 4 || strings.Contains(errs, "/all") {
 		t.Errorf("nobody is there: status %d\n%s%s", status, out, errs)
 	}
+}
+
+// Another run is at work: that one tells how it goes, and whether it has ended.
+func TestRunThatFindsAnotherTellsNothing(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	service := &pings{}
+	web := httptest.NewServer(service)
+	defer web.Close()
+	env, root := home(t, s), t.TempDir()
+	env["MAILSTOW_CONFIG"], env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_B"] = filepath.Join(env["HOME"], "config.toml"), s.Password("alice"), s.Password("alice")
+	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"%s/all\"\n[accounts.a]\nserver = %q\nhealthchecks = \"%s/a\"\n[accounts.b]\nserver = %q\n", root, web.URL, address("imap+insecure", s.IMAP), web.URL, address("imap+insecure", s.IMAP)))
+	if status, out, errs := mailstow(t, env, "backup"); status != exitOK {
+		t.Fatalf("status %d\n%s%s", status, out, errs)
+	}
+	service.take()
+	lock, err := os.Open(filepath.Join(root, "a", ".mailstow", "lock"))
+	must(t, err)
+	defer lock.Close()
+	must(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	for args, want := range map[string]string{"a": "", "b": "/all/start /all/0", "": "/all/start /all/0"} {
+		mailstow(t, env, strings.Fields("backup "+args)...)
+		if got := paths(service.take()); got != want {
+			t.Errorf("backup %s: pings %q, want %q", args, got, want)
+		}
+	}
+}
+
+// What one archive cannot tell is no reason to tell nothing of the others.
+func TestUnreadableArchiveLeavesTheOthersTheirMetrics(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	env, root, metrics := home(t, s), t.TempDir(), filepath.Join(t.TempDir(), "mailstow.prom")
+	env["MAILSTOW_CONFIG"], env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_B"] = filepath.Join(env["HOME"], "config.toml"), s.Password("alice"), s.Password("alice")
+	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[notify]\nmetrics_file = %q\n[accounts.a]\nserver = %q\n[accounts.b]\nserver = %q\n", root, metrics, address("imap+insecure", s.IMAP), address("imap+insecure", s.IMAP)))
+	must(t, os.MkdirAll(filepath.Join(root, "a", ".mailstow"), 0o700))
+	write(t, filepath.Join(root, "a", ".mailstow", "archive.toml"), "format = 1000\nid = \"x\"\n")
+	status, out, errs := mailstow(t, env, "backup")
+	b, err := os.ReadFile(metrics)
+	if status == exitOK || err != nil || !strings.Contains(errs, "mailstow: a: ") || !strings.Contains(string(b), `mailstow_archive_messages{account="b"} 54`) || !regexp.MustCompile(`mailstow_last_run_exit_code\{account="a"\} [1-9]`).Match(b) {
+		t.Errorf("status %d, %v\n%s%s\n%s", status, err, out, errs, b)
+	}
+}
+
+// A program that stays has one check for all its accounts: it is good while all of
+// them are, whichever of them has been looked at last.
+func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	service := &pings{}
+	web := httptest.NewServer(service)
+	defer web.Close()
+	var right atomic.Bool
+	env, root := home(t, s), t.TempDir()
+	file := filepath.Join(env["HOME"], "config.toml")
+	getenv := func(name string) string {
+		switch {
+		case name == "MAILSTOW_CONFIG":
+			return file
+		case name == "MAILSTOW_PASSWORD_B" && !right.Load():
+			return "wrong"
+		case strings.HasPrefix(name, "MAILSTOW_PASSWORD_"):
+			return s.Password("alice")
+		}
+		return env[name]
+	}
+	account := func(name, server string) string {
+		return fmt.Sprintf("[accounts.%s]\nserver = %q\nhealthchecks = \"%s/%s\"\n", name, server, web.URL, name)
+	}
+	head := fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"%s/all\"\n", root, web.URL)
+	both := head + account("a", address("imap+insecure", s.IMAP)) + account("b", address("imap+insecure", s.IMAP))
+	var heard string
+	stay := func(config, until string) {
+		t.Helper()
+		write(t, file, config)
+		ctx, end := context.WithCancelCause(t.Context())
+		ended := make(chan int)
+		go func() {
+			ended <- Run(ctx, Env{Args: []string{"backup", "--every", "1s"}, Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Getenv: getenv})
+		}()
+		heard = ""
+		for deadline := time.Now().Add(time.Minute); !regexp.MustCompile(until).MatchString(heard); time.Sleep(20 * time.Millisecond) {
+			if heard += " " + paths(service.take()); time.Now().After(deadline) {
+				t.Errorf("it tells %s, want %s", heard, until)
+				break
+			}
+		}
+		end(Interrupted{syscall.SIGTERM})
+		if status := <-ended; status != 128+int(syscall.SIGTERM) {
+			t.Errorf("status %d", status)
+		}
+		service.take()
+	}
+	stay(both+account("c", "imap+insecure://alice@mail.example.org"), `/a/0.*/a/0`)
+	if !strings.Contains(heard, "/c/78") || strings.Count(heard, "/b/77") < 1 || !regexp.MustCompile(`/all/3\b.*/a/0`).MatchString(heard) || regexp.MustCompile(`/(b/77|c/78).*/all/0`).MatchString(heard) {
+		t.Errorf("with one that is refused and one that cannot be: %s", heard)
+	}
+	stay(both, `/all/3.*/b/77.*/all/3`)
+	time.AfterFunc(time.Second, func() { right.Store(true) })
+	stay(both, `/b/77.*/b/0.*/all/0`)
 }
 
 // In systemd's journal each line has its priority, and a good run is told of.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type output struct {
 	systemd  monitor.Systemd
 	shown    time.Time          // when systemd was told last
 	progress *progress          // nil where none is drawn
+	watches  []*check           // that are told when the work begins
 	state    map[*account]*tick // of the accounts that run
 }
 
@@ -69,6 +71,25 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 		o.progress = &progress{w: p.Stderr}
 	}
 	return o
+}
+
+// watched has a check told when the work begins.
+func (o *output) watched(w *check) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.watches = append(o.watches, w)
+}
+
+// working tells that the work on an account begins: no other run is at it.
+func (o *output) working(a *account) {
+	o.mu.Lock()
+	watches := slices.Clone(o.watches)
+	o.mu.Unlock()
+	for _, w := range watches {
+		if w.account == nil || w.account == a {
+			w.begin()
+		}
+	}
 }
 
 // toDo says what is done with new messages of an account.
@@ -191,8 +212,8 @@ func (o *output) accountDone(r *outcome) {
 		o.progress.clear()
 	}
 	if r.problem != nil {
-		if r.status() == exitLater && !o.terminal && !o.verbose {
-			return // cron: the other run is at work
+		if r.problem.passes() && !o.terminal && !o.verbose {
+			return // cron
 		}
 		r.problem.print(o.p.Stderr)
 	}
@@ -227,7 +248,7 @@ func (o *output) pushed(r *proof, status int) {
 	if !o.quiet && (r.news() || o.terminal || o.verbose || o.dryRun) {
 		r.show(o.p.Stdout, o.verbose)
 	}
-	if r.problem != nil && (r.problem.status != exitLater || o.terminal || o.verbose) {
+	if r.problem != nil && (!r.problem.passes() || o.terminal || o.verbose) {
 		r.problem.print(o.p.Stderr)
 	}
 }
@@ -261,7 +282,7 @@ func (o *output) pairDone(r *proof) {
 	if o.verbose {
 		r.show(o.p.Stdout, true)
 	}
-	if r.problem != nil && (r.problem.status != exitLater || o.terminal || o.verbose) {
+	if r.problem != nil && (!r.problem.passes() || o.terminal || o.verbose) {
 		r.problem.print(o.p.Stderr)
 	}
 }

@@ -504,6 +504,14 @@ func TestSecondRunMeanwhileStepsBack(t *testing.T) {
 	if status, _, errs := mailstow(t, env, append(args, "-v")...); status != exitLater || !strings.Contains(errs, "another run") {
 		t.Errorf("with -v: status %d, %q", status, errs)
 	}
+	for _, path := range []string{lock.Name(), filepath.Join(filepath.Dir(lock.Name()), "index.db")} {
+		then := time.Now().Add(-3*time.Hour - time.Minute)
+		must(t, os.Chtimes(path, then, then))
+	}
+	want := "mailstow: alice@127.0.0.1: another run is writing to this archive, and has written nothing for 3 h\n  do:     see what that run waits for, and end it if it hangs; nothing is lost\n"
+	if status, out, errs := mailstow(t, env, args...); status != exitLater || out+errs != want {
+		t.Errorf("it hangs: status %d\n%s%s", status, out, errs)
+	}
 }
 
 // The archive's disk is not mounted: a new archive in its place would hide

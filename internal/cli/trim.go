@@ -109,12 +109,11 @@ func (p *program) trim(c *cli.Context) error {
 	out := p.newOutput(c, "trim", accounts)
 	defer out.close()
 	night := p.nightWatch(c, out)
-	night.begin()
+	out.watched(night)
 	var statuses []int
 	var outcomes []outcome
 	for _, t := range all {
 		check := p.checkOf(c, t.account, out)
-		check.begin()
 		p.trimOne(c, t, out)
 		out.trimmed(t)
 		statuses, outcomes = append(statuses, t.status()), append(outcomes, t.outcome())
@@ -214,7 +213,7 @@ func (t *trimming) word() string {
 // outcome is how it went, with the backup that came before.
 func (t *trimming) outcome() outcome {
 	r := &t.result
-	o := outcome{account: t.account, dir: t.dir, result: t.options.Backup, problem: t.worst(), quota: r.Quota}
+	o := outcome{account: t.account, dir: t.dir, result: t.options.Backup, problem: t.worst(), ended: time.Now(), quota: r.Quota}
 	if o.used = r.Used; r.Measured {
 		o.used = r.UsedNow
 	}

@@ -30,7 +30,8 @@ type watcher interface {
 }
 
 // stay backs accounts up again and again until the program is told to end. It
-// does not end by itself, but for an account that is set up wrongly.
+// does not end by itself, unless the only account is set up wrongly, or none can
+// be worked on.
 func (p *program) stay(c *cli.Context, accounts []*account) error {
 	every := c.Duration("every")
 	switch {
@@ -39,14 +40,11 @@ func (p *program) stay(c *cli.Context, accounts []*account) error {
 	case every == 0:
 		every = watchEvery
 	}
-	for _, a := range accounts {
-		if c.Bool("watch") && a.broken == nil && a.protocol != mailbox.IMAP {
-			return configFailed(a.name+" cannot be watched: POP3 does not tell of new mail", "use --every TIME, or IMAP")
-		}
+	if a := accounts[0]; c.Bool("watch") && len(accounts) == 1 && a.broken == nil && a.protocol != mailbox.IMAP {
+		return configFailed(a.name+" cannot be watched: POP3 does not tell of new mail", "use --every TIME, or IMAP")
 	}
 	jobs := min(max(c.Int("jobs"), 1), len(accounts))
-	p.sharers = jobs
-	k := &keeper{p: p, c: c, every: every, turn: make(chan struct{}, jobs)}
+	k := &keeper{p: p, c: c, every: every, turn: make(chan struct{}, jobs), accounts: accounts, latest: map[*account]outcome{}}
 	statuses := make([]int, len(accounts))
 	var wg sync.WaitGroup
 	for i, a := range accounts {
@@ -66,23 +64,52 @@ type keeper struct {
 	c     *cli.Context
 	every time.Duration
 	turn  chan struct{} // one for each run that may be at work
+
+	accounts []*account
+
+	mu     sync.Mutex
+	latest map[*account]outcome // how the last run of each went that has ended
+}
+
+// run backs one account up, and tells how all of them stand.
+func (k *keeper) run(a *account) (status int) {
+	out := k.p.newOutput(k.c, "backup", []*account{a})
+	defer out.close()
+	out.sharers = cap(k.turn)
+	outcomes := k.p.pullAll(k.c, []*account{a}, out)
+	status = statusOf(outcomes)
+	out.finish(outcomes, status)
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if old, ok := k.latest[a]; !ok || !outcomes[0].locked() || old.locked() { // at a locked one another run is at work
+		k.latest[a] = outcomes[0]
+	}
+	var all []outcome
+	for _, a := range k.accounts {
+		if o, ok := k.latest[a]; ok {
+			all = append(all, o)
+		}
+	}
+	k.p.nightWatch(k.c, out).end(all, statusOf(all))
+	return status
 }
 
 // keep backs one account up whenever the server tells of new mail, and every
-// so often. It returns when the program is to end, or if the first run finds
-// that the account is set up wrongly.
+// so often. It returns when the program is to end, or if the account is set up so
+// that nothing can come of it.
 func (k *keeper) keep(a *account) (status int) {
 	ctx := k.c.Context
-	w := &watch{login: &login{account: a}, on: k.c.Bool("watch")}
+	w := &watch{login: &login{account: a}, on: k.c.Bool("watch") && a.protocol == mailbox.IMAP}
 	defer w.close()
 	for first := true; ctx.Err() == nil; first = false {
 		if status != exitLogin && a.broken == nil {
 			w.open(ctx) // before the run, so that what comes during it is told
 		}
 		k.turn <- struct{}{}
-		status = k.p.backupAll(k.c, []*account{a})
+		status = k.run(a)
 		<-k.turn
-		if first && (status == exitLogin || status == exitConfig) {
+		if a.broken != nil || len(k.accounts) == 1 && first && (status == exitLogin || status == exitConfig) {
 			return status
 		}
 		if status == exitLogin {

@@ -74,8 +74,8 @@ type Account struct {
 	Folders, Include, Exclude []string
 	MaxSize                   int64 // octets; 0 for any
 	Bandwidth                 int64 // octets a second; 0 for any
-	DailyDownload             int64 // octets that may be read in 24 hours; 0 for what the provider allows, -1 for any
-	DailyUpload               int64 // octets that may be stored there in 24 hours; as DailyDownload
+	DailyDownload             int64 // octets that may be read in a day; 0 for what the provider allows, -1 for any
+	DailyUpload               int64 // octets that may be stored there in a day; as DailyDownload
 	Connections               int   // 0 for the usual number
 
 	KeepNewerThan string // an age
