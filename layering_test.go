@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"internal/cli": {
 		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
 		"internal/imapconn", "internal/imapwire", "internal/lookup", "internal/monitor", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/provider", "internal/quantity", "internal/report",
-		"internal/retry", "internal/sasl", "internal/signin", "trim",
+		"internal/replace", "internal/retry", "internal/sasl", "internal/signin", "trim",
 	},
 
 	// the engine: no network, no disk, no terminal
@@ -38,17 +38,18 @@ var mayImport = map[string][]string{
 	"internal/config":   {"internal/credential", "internal/quantity"},
 	"internal/lookup":   {"internal/provider"},
 	"internal/signin":   {"internal/credential"},
-	"internal/monitor":  {},
+	"internal/monitor":  {"internal/replace"},
 	"internal/demo":     {},
 
 	// the words
 	"mailbox":              {},
-	"internal/credential":  {},
+	"internal/credential":  {"internal/replace"},
 	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
 	"internal/provider":    {},
 	"internal/quantity":    {},
 	"internal/repair":      {},
+	"internal/replace":     {},
 	"internal/report":      {"mailbox"},
 	"internal/retry":       {},
 

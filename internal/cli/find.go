@@ -19,6 +19,7 @@ import (
 	"mailstow/internal/config"
 	"mailstow/internal/lookup"
 	"mailstow/internal/provider"
+	"mailstow/internal/replace"
 )
 
 // find says where an account's server is, if the account does not, and returns
@@ -94,7 +95,7 @@ func (p *program) lookUp(c *cli.Context, name, address string) ([]lookup.Server,
 		found = found[:1]
 	}
 	if _, domain, _ := cutAddress(address); provider.OfDomain(domain) == nil {
-		m.remember(address, found, time.Now()) // else it is looked up again
+		m.remember(address, found, time.Now())
 	}
 	if name == "" && p.terminal(p.Stderr) && !c.Bool("quiet") && !c.Bool("json") || c.Bool("verbose") {
 		fmt.Fprintf(p.Stderr, "%s: %s (%s)\n", show(address), show(found[0].URL), show(found[0].By))
@@ -224,11 +225,12 @@ func (s servers) remembered(address string, now time.Time) (all []lookup.Server)
 	return all
 }
 
-// remember notes the servers of an address.
-func (s servers) remember(address string, found []lookup.Server, now time.Time) error {
+// remember notes the servers of an address. Where it cannot, they are looked up
+// again.
+func (s servers) remember(address string, found []lookup.Server, now time.Time) {
 	local, domain, ok := cutAddress(address)
 	if s.dir == "" || !ok {
-		return nil
+		return
 	}
 	known := knownServers{Found: now.UTC()}
 	for _, f := range found {
@@ -240,14 +242,9 @@ func (s servers) remember(address string, found []lookup.Server, now time.Time) 
 		}
 		known.Servers = append(known.Servers, knownServer{f.URL, f.User, f.By})
 	}
-	b, err := json.Marshal(known)
-	if err == nil {
-		err = os.MkdirAll(s.dir, 0o700)
+	if b, err := json.Marshal(known); err == nil && os.MkdirAll(s.dir, 0o700) == nil {
+		replace.File(s.file(domain), append(b, '\n'), 0o600)
 	}
-	if err == nil {
-		err = replaceFile(s.file(domain), append(b, '\n'))
-	}
-	return err
 }
 
 func cutAddress(address string) (local, domain string, ok bool) {
@@ -256,18 +253,4 @@ func cutAddress(address string) (local, domain string, ok bool) {
 		return "", "", false
 	}
 	return address[:i], address[i+1:], true
-}
-
-// replaceFile puts a file that only its owner can read in the place of another,
-// at once.
-func replaceFile(path string, content []byte) error {
-	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"mailstow/internal/replace"
 )
 
 // writeReport writes down how archives and servers compare: for people, for
@@ -67,7 +69,7 @@ func writeReport(dir, command string, all []*proof) error {
 		{"summary.txt", summary.Bytes()}, {"accounts.csv", accounts.bytes()}, {"folders.csv", folders.bytes()},
 		{"missing.csv", missing.bytes()}, {"proof.json", whole.Bytes()},
 	} {
-		err = errors.Join(err, replace(filepath.Join(dir, file.name), file.content))
+		err = errors.Join(err, replace.File(filepath.Join(dir, file.name), file.content, 0o600))
 	}
 	return err
 }
@@ -101,12 +103,4 @@ func (s *spreadsheet) row(cells ...any) {
 func (s *spreadsheet) bytes() []byte {
 	s.w.Flush()
 	return s.b.Bytes()
-}
-
-// replace writes a file that appears whole or not at all.
-func replace(path string, content []byte) error {
-	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

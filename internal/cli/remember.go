@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"mailstow/internal/replace"
 	"mailstow/maildir"
 )
 
@@ -36,7 +37,7 @@ func (m memory) remember(archive, id string) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
-	return replaceFile(m.file(archive), []byte(text))
+	return replace.File(m.file(archive), []byte(text), 0o600)
 }
 
 // vanished reports whether an archive is remembered that is no longer there:

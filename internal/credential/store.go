@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/zalando/go-keyring"
+
+	"mailstow/internal/replace"
 )
 
 // Store keeps secrets between runs: in the keyring of the system, or in files
@@ -132,7 +134,7 @@ func (s Store) Save(name string, secret Secret, servers []string, place string) 
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return "", err
 	}
-	return s.file(name), replace(s.file(name), b)
+	return s.file(name), replace.File(s.file(name), b, 0o600) // what cannot be had again must not be lost with the power
 }
 
 // Replace keeps another secret where there was one, for the same servers.
@@ -173,26 +175,3 @@ func (s Store) Remove(name string) error {
 }
 
 func (s Store) file(name string) string { return filepath.Join(s.Dir, url.PathEscape(name)) }
-
-// replace puts a file with a secret in the place of another, at once and durably:
-// an access that cannot be had again must not be lost with the power.
-func replace(path string, secret []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new") // mode 600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(secret)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}

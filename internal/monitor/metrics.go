@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"mailstow/internal/replace"
 )
 
 // Metrics are the figures of accounts, by the name of the metric and of the
@@ -84,17 +85,5 @@ func (m Metrics) Write(path string) error {
 			fmt.Fprintf(&b, "%s{account=\"%s\"} %s\n", h.name, quote.Replace(account), strconv.FormatFloat(m[h.name][account], 'f', -1, 64))
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".mailstow")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b.Bytes())
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
+	return replace.File(path, b.Bytes(), 0o644)
 }
