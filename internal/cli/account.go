@@ -438,7 +438,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	}
 	s, ok := schemes[u.Scheme]
 	if !ok || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
-		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", u.Redacted()),
+		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", redacted(set.Server)),
 			"write it like imaps://USER@HOST; there are imaps, imap (STARTTLS), pop3s, pop3 (STLS), imap+insecure and pop3+insecure")
 	}
 	if _, hasPassword := u.User.Password(); hasPassword {
@@ -502,11 +502,13 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	return a, nil
 }
 
-// redacted shows what is no URL without what may be a password in it.
+// redacted shows what is meant to be a URL without what may be a password in it.
 func redacted(text string) string {
-	scheme, rest, ok := strings.Cut(text, "://")
-	if i := strings.LastIndexByte(rest, '@'); ok && i >= 0 {
-		return scheme + "://..." + rest[i:]
+	if u, err := url.Parse(text); err == nil && u.Host != "" {
+		return u.Redacted()
+	}
+	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+		return "..." + text[i:]
 	}
 	return text
 }
@@ -636,7 +638,7 @@ func trustOnly(cfg *tls.Config, pin string) error {
 // password finds the account's password: what the command line says, then
 // the environment, then the config file, then the person at the terminal.
 func (p *program) password(ctx context.Context, c *cli.Context, a *account, set config.Account) (credential.Secret, error) {
-	own := passwordVariable(set.Name)
+	own := set.Variable()
 	var secret credential.Secret
 	var err error
 	switch {
@@ -695,11 +697,6 @@ func (a *account) keptElsewhere(err error) error {
 		what: fmt.Sprintf("what is kept for this account is for %s, and was not given to %s", strings.Join(elsewhere.Servers, ", "), a.server()),
 		do:   "if that is its server now: mailstow auth login " + a.name, status: exitLogin, code: "auth_failed",
 	}, err}
-}
-
-// passwordVariable is the variable of the environment with an account's password.
-func passwordVariable(name string) string {
-	return "MAILSTOW_PASSWORD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // commandLine shows a command as it was written.

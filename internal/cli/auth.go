@@ -346,7 +346,7 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 		return "external", "by a client certificate", true
 	}
 	login = first(a.method, "password")
-	switch own := passwordVariable(set.Name); {
+	switch own := set.Variable(); {
 	case p.Getenv(own) != "":
 		return login, "ok, from " + own, true
 	case credential.Granted(p.Getenv, set.Name) != "":

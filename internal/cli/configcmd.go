@@ -234,7 +234,7 @@ func (p *program) addServer(add func(key, value, usual string), a *account, set 
 		add("provider", a.provider.Name, by)
 	}
 	for _, s := range []struct{ key, url string }{{"server", set.Server}, {"imap", set.IMAP}, {"pop3", set.POP3}} {
-		add(s.key, s.url, "")
+		add(s.key, redacted(s.url), "")
 	}
 	if set.Server == "" && set.IMAP == "" && set.POP3 == "" {
 		from := "the list of providers"

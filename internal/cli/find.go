@@ -65,6 +65,9 @@ func (p *program) find(c *cli.Context, set *config.Account) (*provider.Provider,
 // lookUp finds the servers of an address, the best first. What is found is
 // remembered, so that a run at night does not depend on who answers then.
 func (p *program) lookUp(c *cli.Context, name, address string) ([]lookup.Server, error) {
+	if !isAddress(address) {
+		return nil, configFailed(fmt.Sprintf("%q is no mail address", redacted(address)), "write it like me@example.org, or name the server: imaps://USER@HOST")
+	}
 	m := p.servers()
 	if s := m.remembered(address, time.Now()); s != nil {
 		return s, nil
@@ -245,6 +248,13 @@ func (s servers) remember(address string, found []lookup.Server, now time.Time) 
 	if b, err := json.Marshal(known); err == nil && os.MkdirAll(s.dir, 0o700) == nil {
 		replace.File(s.file(domain), append(b, '\n'), 0o600)
 	}
+}
+
+// isAddress reports whether a text can be a mail address. A URL that was mistyped,
+// and may have a password in it, is none.
+func isAddress(text string) bool {
+	local, _, ok := cutAddress(text)
+	return ok && (strings.HasPrefix(local, `"`) || !strings.ContainsAny(local, `:\ `))
 }
 
 func cutAddress(address string) (local, domain string, ok bool) {

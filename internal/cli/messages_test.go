@@ -167,6 +167,45 @@ func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
 	}
 }
 
+// Whoever made a certificate may have put any names into it: mailstow does not ask
+// them all.
+func TestManyNamesInACertificateAreNotAllTried(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	for n := range 50 { // all of them this machine
+		name := []byte("localhost")
+		for i := range name {
+			if n>>i&1 == 1 {
+				name[i] -= 'a' - 'A'
+			}
+		}
+		template.DNSNames = append(template.DNSNames, string(name))
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	var asked atomic.Int32
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Handshake()
+			conn.Close()
+		}
+	}()
+	dir := t.TempDir()
+	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "check", "imaps://alice@"+ln.Addr().String(), "--to", dir)
+	if n := asked.Load(); status != exitUnavailable || !strings.Contains(errs, "use the provider's own name") || n > 3 {
+		t.Errorf("status %d, %d connections\n%s%s", status, n, out, errs)
+	}
+}
+
 // Outlook.com lets one in over IPv6, and then does not serve the mailbox.
 func TestServerThatServesOverIPv4AloneIsReachedSo(t *testing.T) {
 	s := mailtest.Dovecot(t)
@@ -230,6 +269,21 @@ func TestNoSecretIsEverWritten(t *testing.T) {
 		if said := out + errs; strings.Contains(said, password) || strings.Contains(said, ping) {
 			t.Errorf("%q says\n%s", args, said)
 		}
+	}
+	for _, typed := range []string{"imaps://me:" + password + "@mail.example.org", "imaps:/me:" + password + "@mail.example.org", "imap//me:" + password + "@mail.example.org", "imaps://me:" + password + "%zz@mail.example.org", "imaps:me:" + password + "@mail.example.org", "me:" + password + "@mail.example.org"} {
+		for _, args := range [][]string{{"backup", typed}, {"check", typed}, {"migrate", typed, "a"}, {"migrate", "a", typed}} {
+			if status, out, errs := mailstow(t, env, append(args, "--to", dir, "--log-file", log)...); strings.Contains(out+errs, password) || status == exitOK {
+				t.Errorf("%q: status %d, it says\n%s%s", args, status, out, errs)
+			}
+		}
+		write(t, filepath.Join(dir, "other"), fmt.Sprintf("archive = %q\n[accounts.a]\nimap = \"imap+insecure://alice@%s\"\npop3 = %q\n", dir, echo, typed))
+		env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": filepath.Join(dir, "other")}
+		for _, args := range [][]string{{"config", "show"}, {"config", "check"}, {"backup", "--via", "pop3"}} {
+			if _, out, errs := mailstow(t, env, args...); strings.Contains(out+errs, password) {
+				t.Errorf("%q with %s says\n%s%s", args, typed, out, errs)
+			}
+		}
+		must(t, os.Remove(filepath.Join(dir, "other")))
 	}
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || path == file {

@@ -44,6 +44,10 @@ func (a *account) understood(err error) error {
 	return &problemError{pr, err}
 }
 
+// maxOtherNames is how many names of a certificate are tried: whoever made it may
+// have put in any number, and whichever they liked.
+const maxOtherNames = 2
+
 // misnamed says which name a server's certificate is for, where it is not the one
 // that was used, and whether the server answers by that.
 func (a *account) misnamed(ctx context.Context, err error) error {
@@ -61,7 +65,9 @@ func (a *account) misnamed(ctx context.Context, err error) error {
 		why: "the provider hosts your domain; the name you use is not in its certificate.",
 		do:  "use the provider's own name for the server",
 	}
-	for _, other := range names {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for _, other := range names[:min(len(names), maxOtherNames)] {
 		if first, rest, ok := strings.Cut(other, "."); ok && first == "*" {
 			label, _, _ := strings.Cut(a.host, ".")
 			other = label + "." + rest
@@ -79,14 +85,12 @@ func (a *account) misnamed(ctx context.Context, err error) error {
 // for it, which an outsider cannot have.
 func (a *account) answersAs(ctx context.Context, host string) bool {
 	_, port, _ := net.SplitHostPort(a.endpoint.Addr)
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	e := a.endpoint
-	e.Addr, e.TLS = net.JoinHostPort(host, port), a.endpoint.TLS.Clone()
-	e.TLS.ServerName = host
 	if e.Security != netconn.Implicit { // only a login would show
 		return false
 	}
+	e.Addr, e.TLS = net.JoinHostPort(host, port), a.endpoint.TLS.Clone()
+	e.TLS.ServerName, e.TLS.Certificates = host, nil // it is told nothing of who asks
 	conn, err := netconn.Dial(ctx, e)
 	if err == nil {
 		conn.Close()

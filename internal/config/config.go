@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -91,6 +92,11 @@ type Account struct {
 	// Beside says that the command line names another server, whose options
 	// are not for this one.
 	Beside bool
+}
+
+// Variable is the variable of the environment with the account's password.
+func (a Account) Variable() string {
+	return "MAILSTOW_PASSWORD_" + strings.ToUpper(strings.ReplaceAll(a.Name, "-", "_"))
 }
 
 // Notify says who is told how runs go.
@@ -306,6 +312,20 @@ func Read(path, home string) (*File, error) {
 		}
 	}
 	slices.SortFunc(file.Accounts, func(a, b Account) int { return strings.Compare(a.Name, b.Name) })
+	byVariable := map[string]string{}
+	for _, a := range file.Accounts {
+		if other, ok := byVariable[a.Variable()]; ok {
+			return nil, &Error{Path: path, Line: r.lineOf(a.Name), Text: fmt.Sprintf("[accounts.%s] and [accounts.%s] would share a password: %s is for both", other, a.Name, a.Variable()), Hint: "call one of them something else"}
+		}
+		byVariable[a.Variable()] = a.Name
+		for key, text := range map[string]string{"server": a.Server, "imap": a.IMAP, "pop3": a.POP3} {
+			if u, err := url.Parse(text); err == nil && u.User != nil {
+				if _, has := u.User.Password(); has {
+					return nil, &Error{Path: path, Line: r.lineOf(a.Name), Text: fmt.Sprintf("%s of [accounts.%s] has a password in it, which is shown in many places", key, a.Name), Hint: "password_command = \"...\", or mailstow auth login " + a.Name}
+				}
+			}
+		}
+	}
 	return file, nil
 }
 

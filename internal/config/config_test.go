@@ -77,6 +77,8 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"bad timeout", account + "timeout = \"soon\"\n", 1, "soon", "60s"},
 		{"no server", "[accounts.isp]\nuser = \"x\"\n", 1, "neither a server nor an address", "server ="},
 		{"bad name", "[accounts.Isp]\nserver = \"x\"\n", 1, `"Isp"`, "small letters"},
+		{"a password in a URL", "[accounts.isp]\nimap = \"imaps://h\"\npop3 = \"pop3s://me:secret@h\"\n", 1, "pop3 of [accounts.isp] has a password in it", "password_command"},
+		{"two names for one variable", account + "[accounts.my-mail]\nserver = \"imaps://h\"\n[accounts.my_mail]\nserver = \"imaps://h\"\n", 5, "MAILSTOW_PASSWORD_MY_MAIL is for both", "call one of them"},
 		{"command is a number", account + "password_command = 3\n", 1, "password_command", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,6 +86,9 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 			var e *config.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("error = %v, want a config.Error", err)
+			}
+			if strings.Contains(e.Error()+e.Hint, "secret") {
+				t.Errorf("it shows the password: %v", e)
 			}
 			if e.Line != tt.line || !strings.Contains(e.Text, tt.want) || !strings.Contains(e.Hint, tt.hint) {
 				t.Errorf("line %d %q hint %q; want line %d %q hint %q", e.Line, e.Text, e.Hint, tt.line, tt.want, tt.hint)
