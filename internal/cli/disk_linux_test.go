@@ -108,3 +108,25 @@ func listedAsGone(t *testing.T, to string, n int) bool {
 	}
 	return named >= n
 }
+
+// A config file to which an account cannot be added whole is as it was: half an
+// account would stop all others.
+func TestConfigFileIsAddedToAsAWhole(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16k"); err != nil {
+		t.Skip("no small file system can be made here: ", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(disk, 0) })
+	path := filepath.Join(disk, "config.toml")
+	must(t, appendTo(path, "archive = \"x\"\n"))
+	if err := appendTo(path, strings.Repeat("[accounts.a]\n", 10_000)); err == nil {
+		t.Fatal("it has room for everything")
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "archive = \"x\"\n" {
+		t.Errorf("%d octets, %v", len(b), err)
+	}
+	must(t, appendTo(path, "[accounts.a]\n"))
+	if b, err := os.ReadFile(path); err != nil || string(b) != "archive = \"x\"\n[accounts.a]\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}

@@ -512,18 +512,30 @@ func (w *wizard) write(a *account) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return configFailed("the config file cannot be written: "+err.Error(), "")
-	}
-	_, err = io.WriteString(f, more)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	if err := appendTo(path, more); err != nil {
+		return configFailed("the config file cannot be written, and is as it was: "+err.Error(), "")
 	}
 	name := strings.TrimSuffix(strings.TrimPrefix(w.lines[0], "[accounts."), "]")
 	w.say("\nWrote [accounts.%s] to %s.", name, show(path))
 	w.say("Next:\n  mailstow backup %s\n  mailstow init --print-timer        a systemd timer and a cron line to copy", name)
 	return nil
+}
+
+// appendTo adds text to a file that only its owner can read, all of it or nothing.
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	_, err = io.WriteString(f, text)
+	if err = errors.Join(err, f.Sync()); err != nil {
+		err = errors.Join(err, f.Truncate(fi.Size()))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // tryConfig reads what a config file is going to be.
