@@ -42,17 +42,30 @@ archive are completed. No server is asked.`,
 const completing = "__complete"
 
 var completions = map[string]string{
+	// A folder may be called anything, and what is inserted is read by the shell:
+	// each candidate is quoted, or readline does it inside quotes.
 	"bash": `_mailstow() {
-	local IFS=$'\n'
-	COMPREPLY=($(mailstow ` + completing + ` "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-	[[ ${COMPREPLY[*]} == *[\ \(\)]* ]] && compopt -o filenames 2>/dev/null
+	local cur=${COMP_WORDS[COMP_CWORD]} word candidate
+	local -a words=()
+	for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
+		[[ $word == = ]] && continue # of --option=value, which bash takes apart
+		word=${word#[\"\']} word=${word%[\"\']}
+		words+=("${word//\\/}")
+	done
+	[[ $cur == = ]] && cur= words+=("")
+	COMPREPLY=()
+	while IFS= read -r candidate; do
+		[[ $cur == [\"\']* ]] || candidate=$(printf %q "$candidate")
+		COMPREPLY+=("$candidate")
+	done < <(mailstow ` + completing + ` "${words[@]}" 2>/dev/null)
+	if [[ $cur == [\"\']* ]]; then compopt -o filenames 2>/dev/null; fi
 	return 0
 }
 complete -o default -F _mailstow mailstow
 `,
 	"zsh": `_mailstow() {
 	local -a candidates
-	candidates=("${(@f)$(mailstow ` + completing + ` "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+	candidates=("${(@f)$(mailstow ` + completing + ` "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
 	if [[ -n "$candidates" ]]; then compadd -a candidates; else _files; fi
 }
 compdef _mailstow mailstow

@@ -53,7 +53,7 @@ func TestWordsAreCompleted(t *testing.T) {
 	must(t, os.Symlink(binary, filepath.Join(dir, "mailstow")))
 	for shell, script := range map[string]string{
 		"bash": `source <(mailstow completion bash); COMP_WORDS=(mailstow list mine S); COMP_CWORD=3; _mailstow; printf "%s\n" "${COMPREPLY[@]}"`,
-		"zsh":  `autoload -U compinit; compinit -u -d ` + dir + `/dump; source <(mailstow completion zsh); compadd() { print -l -- $candidates }; words=(mailstow list mine S); CURRENT=4; _mailstow`,
+		"zsh":  `autoload -U compinit; compinit -u -d ` + dir + `/dump; source <(mailstow completion zsh); compadd() { print -l -- $candidates }; words=(mailstow list mine S); CURRENT=4; PREFIX=S; _mailstow`,
 		"fish": `mailstow completion fish | source; complete -C "mailstow list mine S" | cut -f1`,
 	} {
 		if _, err := exec.LookPath(shell); err != nil {

@@ -143,3 +143,50 @@ func TestTrimAsksForTheName(t *testing.T) {
 		t.Errorf("status %d\n%s", status, shown)
 	}
 }
+
+// A folder may be called anything: what the shell completes is that name, and no
+// more than a name, however it has been begun.
+func TestCompletedNamesAreNotCommands(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	names := []string{"Sent Items", "$(touch owned) x", "a;touch owned", "it's \"so\"", "back`touch owned`"}
+	for _, name := range names {
+		told(t, s, "CREATE \""+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name)+"\"")
+	}
+	env, _ := configuredHome(t, s, s.IMAP)
+	if status, out, errs := mailstow(t, env, "backup", "mine"); status != exitOK {
+		t.Fatal(status, out, errs)
+	}
+	dir := t.TempDir()
+	must(t, os.Symlink(built(t), filepath.Join(dir, "mailstow")))
+	const stub = ` mailstow() { if [ "$1" = __complete ]; then command mailstow "$@"; else printf '<%s>' "$@"; echo; fi; }; echo rea""dy`
+	for shell, start := range map[string]string{
+		"bash": `bind 'set enable-bracketed-paste off'; source <(mailstow completion bash);` + stub,
+		"zsh":  `autoload -U compinit; compinit -u -d ` + dir + `/dump; source <(mailstow completion zsh);` + stub,
+		"fish": `mailstow completion fish | source; function mailstow; if test "$argv[1]" = __complete; command mailstow $argv; else; printf '<%s>' $argv; echo; end; end; echo rea""dy`,
+	} {
+		if _, err := exec.LookPath(shell); err != nil {
+			continue
+		}
+		t.Run(shell, func(t *testing.T) {
+			answers := [][2]string{{"", start}, {"ready", ""}}
+			for begun, whole := range map[string]string{"Se": names[0], `Sent\ It`: names[0], `"Se`: names[0], `'Se`: names[0], `\$`: names[1], `'$`: names[1], "a": names[2], `it`: names[3], "ba": names[4]} {
+				if shell == "fish" && begun != "Se" && strings.ContainsAny(begun, `'"\`) {
+					continue // it completes what it has unquoted by itself
+				}
+				end := " "
+				if strings.HasPrefix(begun, `"`) || strings.HasPrefix(begun, "'") {
+					end = "" // the shell has closed it
+				}
+				answers = append(answers, [2]string{"", "mailstow list mine " + begun + "\t" + end}, [2]string{"<list><mine><" + whole + ">", unanswered})
+			}
+			answers = append(answers, [2]string{"", "exit"})
+			cmd := exec.Command(shell, map[string][]string{"bash": {"--norc", "-i"}, "zsh": {"-f", "-i"}, "fish": {"--no-config", "-i"}}[shell]...)
+			cmd.Dir = t.TempDir()
+			cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + env["HOME"], "MAILSTOW_CONFIG=" + env["MAILSTOW_CONFIG"]}
+			_, shown := terminal(t, cmd, answers...)
+			if left, _ := os.ReadDir(cmd.Dir); len(left) > 0 {
+				t.Errorf("a name was run:\n%s", shown)
+			}
+		})
+	}
+}

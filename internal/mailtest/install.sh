@@ -9,7 +9,7 @@ servers=${MAILSTOW_TEST_SERVERS:-$HOME/.cache/mailstow-test-servers}
 
 # What each package is there for: a program of it.
 programs='dovecot-imapd=/usr/lib/dovecot/imap dovecot-pop3d=/usr/lib/dovecot/pop3 openssl=openssl mutt=mutt notmuch=notmuch
-maildir-utils=mu strace=strace isync=mbsync offlineimap3=offlineimap getmail6=getmail'
+maildir-utils=mu strace=strace isync=mbsync offlineimap3=offlineimap getmail6=getmail zsh=zsh fish=fish'
 
 packages_of() {
   case $1 in
