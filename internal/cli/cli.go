@@ -37,8 +37,11 @@ type Env struct {
 // [Interrupted], that is the status.
 func Run(ctx context.Context, env Env) int {
 	p := &program{Env: env}
-	if p.inJournal() {
-		p.Stdout, p.Stderr = &journal{w: env.Stdout, usual: "<6>"}, &journal{w: env.Stderr, usual: "<3>"}
+	if p.inJournal(env.Stdout) {
+		p.Stdout = &journal{w: env.Stdout, usual: "<6>"}
+	}
+	if p.inJournal(env.Stderr) {
+		p.Stderr = &journal{w: env.Stderr, usual: "<3>"}
 	}
 	app := p.app()
 	args := env.Args

@@ -17,13 +17,13 @@ import (
 	"mailstow/maildir"
 )
 
-// inJournal reports whether what is printed goes to systemd's journal.
-func (p *program) inJournal() bool {
+// inJournal reports whether what is printed to a stream goes to systemd's journal.
+func (p *program) inJournal(stream io.Writer) bool {
 	var device, inode uint64
 	if n, _ := fmt.Sscanf(p.Getenv("JOURNAL_STREAM"), "%d:%d", &device, &inode); n != 2 {
 		return false
 	}
-	f, ok := p.Stderr.(*os.File)
+	f, ok := stream.(*os.File)
 	if !ok {
 		return true
 	}

@@ -254,6 +254,42 @@ func TestJournalGetsPriorities(t *testing.T) {
 	}
 }
 
+// What goes elsewhere has none: JOURNAL_STREAM says which stream is the journal.
+func TestPipeGetsNoPriorities(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	dir := t.TempDir()
+	var files [2]*os.File
+	for i := range files {
+		var err error
+		files[i], err = os.Create(filepath.Join(dir, fmt.Sprint(i)))
+		must(t, err)
+		defer files[i].Close()
+	}
+	for i, journal := range files {
+		fi, err := journal.Stat()
+		must(t, err)
+		st := fi.Sys().(*syscall.Stat_t)
+		env := home(t, s)
+		env["JOURNAL_STREAM"] = fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+		for _, f := range files {
+			must(t, f.Truncate(0))
+			f.Seek(0, io.SeekStart)
+		}
+		for _, password := range []string{s.Password("alice"), "wrong"} {
+			env["MAILSTOW_PASSWORD"] = password
+			Run(t.Context(), Env{Args: []string{"backup", address("imap+insecure", s.IMAP), "-v", "--to", t.TempDir()}, Stdin: strings.NewReader(""), Stdout: files[0], Stderr: files[1], Getenv: func(name string) string { return env[name] }})
+		}
+		for n, f := range files {
+			b, err := os.ReadFile(f.Name())
+			must(t, err)
+			if got := strings.HasPrefix(string(b), "<"); len(b) == 0 || got != (n == i) {
+				t.Errorf("the journal is stream %d; stream %d:\n%s", i+1, n+1, b)
+			}
+		}
+	}
+}
+
 // The log has all that happened, and can be read by nobody else.
 func TestLogHasEverything(t *testing.T) {
 	s := mailtest.Dovecot(t)

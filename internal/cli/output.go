@@ -55,7 +55,7 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 		sharers: max(min(c.Int("jobs"), len(accounts)), 1),
 		started: time.Now(), state: map[*account]*tick{},
 	}
-	o.told, o.systemd = p.inJournal(), monitor.Systemd(p.Getenv("NOTIFY_SOCKET"))
+	o.told, o.systemd = p.inJournal(p.Stdout), monitor.Systemd(p.Getenv("NOTIFY_SOCKET"))
 	o.systemd.Ready()
 	o.log = p.logFile(c)
 	p.traced.Lock()
