@@ -164,6 +164,14 @@ type ArchiveError struct{ Err error }
 func (e *ArchiveError) Error() string { return e.Err.Error() }
 func (e *ArchiveError) Unwrap() error { return e.Err }
 
+// RoomError is the error of a run that has not begun to fetch, because the
+// archive's disk does not hold what there is to fetch.
+type RoomError struct{ Need, Free int64 } // octets
+
+func (e *RoomError) Error() string {
+	return fmt.Sprintf("no room for %d octets: %d are free", e.Need, e.Free)
+}
+
 // PausedError is the error of a run that stopped in good order before it had
 // everything: a limit was reached, or the server asked for it.
 type PausedError struct {
@@ -193,6 +201,10 @@ type Options struct {
 
 	// MaxOctets is after how many octets of mail to stop. Zero means never.
 	MaxOctets int64
+
+	// Room is how many octets the archive's disk has free. Zero means that it is not
+	// known.
+	Room int64
 
 	// MaxDuration is after how long to stop. Zero means never.
 	MaxDuration time.Duration

@@ -154,6 +154,13 @@ func (r *run) survey(ctx context.Context) error {
 		}
 	}
 	r.sink.Report(planned)
+	need := planned.NewOctets
+	if r.MaxOctets > 0 {
+		need = min(need, r.MaxOctets)
+	}
+	if r.Room > 0 && need > r.Room && !r.DryRun {
+		return retry.Permanent(&RoomError{need, r.Room})
+	}
 	return nil
 }
 

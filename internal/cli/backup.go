@@ -223,6 +223,9 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output, with *besid
 	o.ended = time.Now()
 	if err != nil {
 		pr := explain(ctx, a.name, err)
+		if pr.code == diskFull {
+			pr.noRoom(o.dir, err)
+		}
 		o.problem = &pr
 	}
 	return o
@@ -418,6 +421,7 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 		Refetch:      c.Bool("refetch"),
 		FoldersFirst: o.beside != nil,
 		MaxOctets:    most,
+		Room:         free(o.dir),
 		MaxDuration:  c.Duration("max-duration"),
 		Patience:     min(10*a.endpoint.Timeout, 5*time.Minute),
 	})
@@ -426,6 +430,8 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, new(*backup.RoomError)):
+		return err
 	case errors.Is(err, backup.ErrIncomplete):
 		return &problemError{incomplete(o.result, sink, err), err}
 	case errors.As(err, &paused):

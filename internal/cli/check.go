@@ -276,13 +276,12 @@ func showDisks(w io.Writer, wide int, all []checkup) {
 	for _, k := range all {
 		dir := existing(filepath.Dir(k.account.dir))
 		fi, err := os.Stat(dir)
-		var fs syscall.Statfs_t
-		if k.problem != nil || dir == "" || err != nil || syscall.Statfs(dir, &fs) != nil {
+		if k.problem != nil || dir == "" || err != nil {
 			continue
 		}
 		device := uint64(fi.Sys().(*syscall.Stat_t).Dev)
 		if known[device] == nil {
-			known[device] = &disk{dir: dir, free: int64(fs.Bavail) * int64(fs.Bsize)}
+			known[device] = &disk{dir: dir, free: free(dir)}
 			disks = append(disks, known[device])
 		}
 		known[device].need += k.result.Sum().Octets

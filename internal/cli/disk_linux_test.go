@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,9 +21,22 @@ func TestFullDiskIsTold(t *testing.T) {
 	}
 	t.Cleanup(func() { syscall.Unmount(disk, 0) })
 	env, to := home(t, s), filepath.Join(disk, "archive")
-	status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to)
-	if status != exitDisk || !strings.Contains(errs, "no space") || !strings.Contains(errs, "make room") {
-		t.Errorf("status %d, %q %q", status, out, errs)
+	size := regexp.MustCompile(`\d+(\.\d+)? (KiB|B) (free|needed)`)
+	for _, c := range []struct{ size, want string }{
+		{"400k", `mailstow: alice@127.0.0.1: no room in ` + to + `/alice@127.0.0.1: SIZE free, SIZE needed
+  do:     make room or move the archive (mv the folder, then archive = "..."); nothing is broken, the next run goes on
+`},
+		{"560k", `mailstow: alice@127.0.0.1: no room in ` + to + `/alice@127.0.0.1: SIZE free
+  why:    WHY: no space left on device
+  do:     make room or move the archive (mv the folder, then archive = "..."); nothing is broken, the next run goes on
+`},
+	} {
+		must(t, syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size="+c.size))
+		status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", to)
+		got := regexp.MustCompile(`why:    .*: no space`).ReplaceAllString(size.ReplaceAllString(errs, "SIZE $3"), "why:    WHY: no space")
+		if status != exitDisk || got != c.want {
+			t.Errorf("%s: status %d\n%s%s\nwant\n%s", c.size, status, out, errs, c.want)
+		}
 	}
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=40m"); err != nil {
 		t.Fatal(err)

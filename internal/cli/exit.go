@@ -120,6 +120,8 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.status, p.code = exitUnavailable, "tls_untrusted"
 	case errors.As(err, &disk):
 		explainDisk(&p, err)
+	case errors.As(err, new(*backup.RoomError)):
+		p.status, p.code, p.do = exitDisk, diskFull, makeRoomForIt
 	case errors.As(err, new(*fs.PathError)):
 		p.status, p.code = exitDisk, "not_readable"
 	case errors.Is(err, backup.ErrIncomplete):
@@ -154,7 +156,31 @@ func explainDisk(p *problem, err error) {
 	p.what = "the archive cannot be written: " + err.Error()
 	p.do = "see that the disk is there and can be written; nothing is broken, the next run goes on"
 	if isFull(err) {
-		p.code = "disk_full"
-		p.do = "make room or move the archive; nothing is broken, the next run goes on"
+		p.what, p.code, p.do = err.Error(), diskFull, makeRoomForIt
 	}
+}
+
+// diskFull is the code of a disk that has no more room.
+const diskFull = "disk_full"
+
+const makeRoomForIt = `make room or move the archive (mv the folder, then archive = "..."); nothing is broken, the next run goes on`
+
+// noRoom says how much room an archive has and, if that is known, needs.
+func (p *problem) noRoom(dir string, err error) {
+	var room *backup.RoomError
+	if errors.As(err, &room) {
+		p.what = fmt.Sprintf("no room in %s: %s free, %s needed", dir, octets(room.Free), octets(room.Need))
+		return
+	}
+	p.what, p.why = fmt.Sprintf("no room in %s: %s free", dir, octets(free(dir))), p.what
+}
+
+// free returns how many octets are free on the disk of a directory that may not
+// be there yet, 0 if that cannot be told.
+func free(dir string) int64 {
+	var fs syscall.Statfs_t
+	if dir = existing(dir); dir == "" || syscall.Statfs(dir, &fs) != nil {
+		return 0
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize)
 }
