@@ -444,6 +444,7 @@ func (r *run) noteAll(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			remark.TooLarge = tooLarge
 			if tooLarge && r.SkipTooBig {
 				p.TooLarge = append(p.TooLarge, remark)
 			} else {

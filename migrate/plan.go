@@ -282,7 +282,7 @@ func (l *looker) rename(ctx context.Context, p *plan) (renamed bool, err error) 
 		}
 	}
 	box.Role = p.box.Role
-	p.box, p.Mailbox, p.Renamed, p.Reason = box, box.Name, true, ""
+	p.box, p.Mailbox, p.Renamed, p.Refused, p.Reason = box, box.Name, true, refusal.Error(), ""
 	l.archive.Place(p.box, p.path, l.Mapping.stays())
 	return true, nil
 }

@@ -46,7 +46,8 @@ func (r *run) prove(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if p.tooLarge[c.Message] && r.SkipTooBig {
+			remark.TooLarge = p.tooLarge[c.Message]
+			if remark.TooLarge && r.SkipTooBig {
 				p.TooLarge = append(p.TooLarge, remark)
 			} else {
 				p.Missing = append(p.Missing, remark)

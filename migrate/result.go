@@ -11,8 +11,9 @@ import (
 // Remark is a message of which something is to be said.
 type Remark struct {
 	Description
-	Size int64
-	Text string
+	Size     int64
+	Text     string
+	TooLarge bool // for the server
 }
 
 // Tally says how a folder and its mailbox stand at the end.
@@ -20,6 +21,7 @@ type Tally struct {
 	Folder  mailbox.Name
 	Mailbox mailbox.Name
 	Renamed bool   // the mailbox could not be called as wished
+	Refused string // what the server said to the name that was wished; "" if it was not asked
 	Created bool   // or, in a dry run, is to be
 	Skipped string // why the user does not want the folder, "" if it is wanted
 

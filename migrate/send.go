@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -369,6 +370,16 @@ func says(err error, codes ...string) bool {
 	return false
 }
 
+// tooLargeWords are how servers say that a message is larger than they take,
+// where they have no response code for it.
+var tooLargeWords = regexp.MustCompile(`(?i)\b(mail|message)\b.*\b(larger than|too (large|big)|size exceeds)\b`)
+
+// saysTooLarge reports whether a server refuses a message for its size (RFC 7889
+// section 4).
+func saysTooLarge(err error) bool {
+	return says(err, "TOOBIG") || !says(err, "OVERQUOTA") && tooLargeWords.MatchString(err.Error())
+}
+
 // answer reads the answer to a command and notes what is stored.
 func (s *sender) answer(ctx context.Context, up Uploader, sh shipment) error {
 	ids, err := up.Answer(ctx, sh.tag, len(sh.msgs))
@@ -412,7 +423,7 @@ func (s *sender) doubt(sh shipment) bool {
 // refused decides what becomes of a message that the server does not take.
 func (s *sender) refused(ctx context.Context, sh shipment, err error) error {
 	p, c := sh.plan, sh.msgs[0]
-	if says(err, "TOOBIG") {
+	if saysTooLarge(err) {
 		s.mu.Lock()
 		p.tooLarge[c.Message] = true
 		s.mu.Unlock()

@@ -280,7 +280,7 @@ func missing(a *account, result migrate.Result, err error) problem {
 		}
 		for _, m := range t.Missing {
 			pr.details = append(pr.details, "message: "+line(t, m))
-			if limit := result.Limits.Message; limit > 0 && m.Size > limit {
+			if m.TooLarge {
 				tooLarge++
 			}
 		}
@@ -308,7 +308,10 @@ func missing(a *account, result migrate.Result, err error) problem {
 		pr.what = fmt.Sprintf("%s not the same on %s as in the archive", are(differ), a.host)
 		pr.do, pr.code = "compare them before you trust that server; the archive keeps what came. Many servers change unusual mail when they store it", "differs"
 	case tooLarge > 0 && tooLarge == result.Missing():
-		pr.what = fmt.Sprintf("%s larger than the %s that %s accepts", are(tooLarge), octets(result.Limits.Message), a.host)
+		pr.what = fmt.Sprintf("%s larger than %s accepts", are(tooLarge), a.host)
+		if limit := result.Limits.Message; limit > 0 {
+			pr.what = fmt.Sprintf("%s larger than the %s that %s accepts", are(tooLarge), octets(limit), a.host)
+		}
 		pr.do, pr.code = "they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them", "too_big"
 	}
 	return pr

@@ -40,10 +40,14 @@ func MarkBusy(err error, words string) error {
 // codes (RFC 5530, RFC 9051, RFC 2449, RFC 3206) and in the texts of Gmail,
 // Exchange Online, Dovecot and Yahoo.
 var busyWords = []string{
-	"[THROTTLED", "[UNAVAILABLE", "[LIMIT", "[INUSE", "[IN-USE", "[SYS/TEMP", "[LOGIN-DELAY",
+	"[THROTTLED", "[UNAVAILABLE", "[INUSE", "[IN-USE", "[SYS/TEMP", "[LOGIN-DELAY",
 	"THROTTLED", "RATE LIMIT", "TOO MANY SIMULTANEOUS CONNECTIONS", "MAXIMUM NUMBER OF CONNECTIONS",
 	"AUTHENTICATED BUT NOT CONNECTED", "BANDWIDTH LIMITS",
 }
+
+// busyLimit is a limit on how much is asked. Others are on what a message or a
+// mailbox may be (RFC 5530 section 3), and waiting does not cure them.
+var busyLimit = regexp.MustCompile(`\[LIMIT\b.*\b(RATE|TOO MANY|CONNECTIONS?|BANDWIDTH|LATER)\b`)
 
 var backoffTime = regexp.MustCompile(`(?i)suggested backoff time: *(\d{1,9}) *milliseconds`)
 
@@ -56,6 +60,9 @@ func readBusy(words string) (wait time.Duration, busy bool) {
 		return min(time.Duration(ms)*time.Millisecond, maxWait), true
 	}
 	words = strings.ToUpper(words)
+	if busyLimit.MatchString(words) {
+		return 0, true
+	}
 	for _, w := range busyWords {
 		if strings.Contains(words, w) {
 			return 0, true
