@@ -367,11 +367,16 @@ func (r *run) surveyAll(ctx context.Context, src Source, p *plan) error {
 	}
 	p.state = l.State
 	p.tally.UIDValidity, p.tally.OnServer, p.tally.Listed = l.UIDValidity, l.Exists, len(l.Messages)
-	place := make(map[mailbox.ID]int, len(l.Messages)) // in the listing, of what may be known
+	nameless, place := 0, make(map[mailbox.ID]int, len(l.Messages)) // in the listing, of what may be known
 	for i, m := range l.Messages {
-		if !m.Transient {
+		if m.Transient {
+			nameless++
+		} else {
 			place[m.ID] = i
 		}
+	}
+	if nameless > 0 {
+		r.sink.Report(report.Nameless{Mailbox: p.Name, Messages: nameless, Of: len(l.Messages)})
 	}
 	settled, live := make([]bool, len(l.Messages)), 0
 	err = r.archive.EachKnown(ctx, p.Mailbox, func(id mailbox.ID, kept mailbox.Kept) {

@@ -44,7 +44,7 @@ func (r *run) recognise(ctx context.Context, src Source, p *plan, live func(id m
 	p.want = kept
 	p.bySum = pool.Rest()
 	if p.tally.Kept == 0 && len(p.claims) > 0 && len(p.gone) > 0 {
-		r.sink.Report(report.Rebuilt{Mailbox: p.Name, Recognised: len(p.claims), Download: len(p.want)})
+		r.sink.Report(report.Rebuilt{Mailbox: p.Name, Was: p.standing.UIDValidity, Is: p.state.UIDValidity, Recognised: len(p.claims), Download: len(p.want)})
 	}
 	return nil
 }

@@ -79,7 +79,11 @@ func stoppedEarly(a *account, result report.Result, paused *backup.PausedError, 
 		pr.code, pr.why = "daily_limit", fmt.Sprintf("daily_download: %s may be read in a day", octets(a.download))
 		pr.do = "nothing; the next run after " + local(now.Add(countedFor)) + " goes on"
 	case asked && strings.Contains(strings.ToLower(answer), "bandwidth limits"): // Gmail
-		pr.what = fmt.Sprintf("the provider's daily limit is reached; %s to go", messages(result.Missing()))
+		whose := "the provider"
+		if a.provider != nil {
+			whose = a.provider.Title
+		}
+		pr.what = fmt.Sprintf("%s's daily limit is reached; %s to go", whose, messages(result.Missing()))
 		pr.code, pr.server, pr.why = "daily_limit", answer, ""
 		pr.do = "nothing; the next run after " + local(now.Add(countedFor)) + " goes on. Lower daily_download to avoid the lock-out"
 	}

@@ -122,7 +122,10 @@ func (j *jsonLines) event(a *account, e report.Event, t *tick, verbose, quiet bo
 		o["code"], o["message"], o["was"] = "renamed", "the mailbox has another name; its folder was moved along", e.Was
 		j.write("warning", folderFields(o, e.Mailbox))
 	case report.Rebuilt:
-		o["code"], o["message"] = "uidvalidity_changed", fmt.Sprintf("recognised %d, new %d", e.Recognised, e.Download)
+		o["code"], o["message"], o["uidvalidity_was"], o["uidvalidity"] = "uidvalidity_changed", fmt.Sprintf("recognised %d, new %d", e.Recognised, e.Download), e.Was, e.Is
+		j.write("warning", folderFields(o, e.Mailbox))
+	case report.Nameless:
+		o["code"], o["message"] = "no_uidl", fmt.Sprintf("%d of %d messages have no unique-id", e.Messages, e.Of)
 		j.write("warning", folderFields(o, e.Mailbox))
 	}
 }

@@ -71,7 +71,7 @@ func TestMessagesSayWhatToDo(t *testing.T) {
 				return fakeIMAP(t, 3, map[string]string{"BODY.PEEK[]": "TAG NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)\r\n"})
 			},
 			config: "provider = \"gmail\"\ntimeout = \"300ms\"", args: []string{"backup", "mine", "-v"}, status: exitLater,
-			want: "mailstow: mine: the provider's daily limit is reached; 3 messages to go\n  server: NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)\n  do:     nothing; the next run after TIME goes on. Lower daily_download to avoid the lock-out\n",
+			want: "mailstow: mine: Gmail's daily limit is reached; 3 messages to go\n  server: NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)\n  do:     nothing; the next run after TIME goes on. Lower daily_download to avoid the lock-out\n",
 		},
 		"the server lists less than it has": {
 			addr: func(t *testing.T) string {
@@ -106,7 +106,7 @@ func TestMessagesSayWhatToDo(t *testing.T) {
 				c.want = strings.SplitAfter(c.want, "\n")[0]
 				got = strings.ReplaceAll(strings.SplitAfter(got, "\n")[0], "ADDR", addr)
 			}
-			if i := strings.Index(got, "mailstow: mine: the provider's"); i > 0 { // the waiting is told before
+			if i := strings.Index(got, "mailstow: mine: Gmail's"); i > 0 { // the waiting is told before
 				got = got[i:]
 			}
 			if status != c.status || got != c.want {
@@ -299,4 +299,130 @@ func TestNoSecretIsEverWritten(t *testing.T) {
 	if _, err := os.Stat(log); err != nil {
 		t.Error(err)
 	}
+}
+
+// What mailboxes, archives and destinations do wrong, word by word.
+func TestMessagesOfTheWorkSayWhatToDo(t *testing.T) {
+	size := regexp.MustCompile(`\d+(\.\d+)? (B|KiB|MiB)`)
+	check := func(t *testing.T, status, wantStatus int, got, want string) {
+		t.Helper()
+		if got = size.ReplaceAllString(got, "SIZE"); status != wantStatus || got != want {
+			t.Errorf("status %d, want %d\n%s\nwant\n%s", status, wantStatus, got, want)
+		}
+	}
+	t.Run("the server hides mail", func(t *testing.T) {
+		addr, dir := fakeIMAP(t, 10_000, nil), t.TempDir()
+		file := filepath.Join(dir, "config.toml")
+		write(t, file, fmt.Sprintf("archive = %q\n[accounts.yahoo]\nserver = \"imap+insecure://alice@%s\"\nprovider = \"yahoo\"\n", dir, addr))
+		status, _, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": file, "MAILSTOW_PASSWORD_YAHOO": "x"}, "backup", "yahoo", "--dry-run")
+		check(t, status, exitOK, errs, `mailstow: yahoo: warning: INBOX shows exactly 10,000 messages; Yahoo may hide older mail
+  why:    it can be set, or is set, to show programs so many of a folder and no more
+  do:     server = "imaps://export.imap.mail.yahoo.com"   (it shows more, and is read-only)
+`)
+	})
+	t.Run("a mailbox is rebuilt", func(t *testing.T) {
+		s := mailtest.Dovecot(t)
+		env, _ := configuredHome(t, s, s.IMAP)
+		put(t, s, "INBOX", old, `\Seen`, several("old", 8)...)
+		told(t, s, "CREATE Work", "SELECT INBOX")
+		put(t, s, "Work", old, `\Seen`, several("old", 8)...)
+		if status, out, errs := mailstow(t, env, "backup", "mine"); status != exitOK {
+			t.Fatal(status, out, errs)
+		}
+		told(t, s, "DELETE Work")
+		time.Sleep(1100 * time.Millisecond) // it is numbered by the time
+		told(t, s, "CREATE Work")
+		put(t, s, "Work", old, `\Seen`, several("old", 9)...)
+		status, _, errs := mailstow(t, env, "backup", "mine")
+		check(t, status, exitOK, regexp.MustCompile(`UIDVALIDITY \d+ became \d+`).ReplaceAllString(errs, "UIDVALIDITY A became B"), `mailstow: mine: Work was rebuilt by the server (UIDVALIDITY A became B)
+  why:    message numbers have changed; 8 of 9 messages were recognised by content; 1 new.
+  do:     nothing; no mail is downloaded twice
+`)
+	})
+	t.Run("no UIDL", func(t *testing.T) {
+		heads := map[string]string{"CAPA": "-ERR no\r\n", "STAT": "+OK 2 44\r\n", "LIST": "+OK\r\n1 22\r\n2 22\r\n.\r\n", "UIDL": "-ERR what?\r\n"}
+		addr, dir := mailtest.Script(t, "+OK hi\r\n", func(line string) string {
+			command, rest, _ := strings.Cut(line, " ")
+			answer := "+OK\r\n"
+			if own, ok := heads[command]; ok {
+				answer = own
+			}
+			if command == "RETR" || command == "TOP" {
+				answer = "+OK\r\nSubject: " + rest[:1] + "\r\n\r\nbody\r\n\r\n.\r\n"
+			}
+			return answer
+		}), t.TempDir()
+		env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}
+		args := []string{"backup", "pop3+insecure://alice@" + addr, "--to", dir}
+		want := "mailstow: alice@127.0.0.1: this POP3 server cannot name its messages (no UIDL)\n  why:    mailstow must download all headers on every run to see what is new.\n  do:     use IMAP if the provider has it; trim is not possible on this server\n"
+		status, _, errs := mailstow(t, env, append(args, "-v")...)
+		check(t, status, exitOK, errs, want)
+		status, out, errs := mailstow(t, env, args...) // every night
+		check(t, status, exitOK, out+errs, "")
+		status, _, errs = mailstow(t, env, "trim", "pop3+insecure://alice@"+addr, "--to", dir, "--older-than", "1d", "--keep-newer-than", "1d", "--yes")
+		if status == exitOK || !strings.Contains(errs, "the server gives its messages other names in each session") {
+			t.Errorf("trim: status %d\n%s", status, errs)
+		}
+	})
+	t.Run("not safe to delete", func(t *testing.T) {
+		_, env, account, _ := trimmable(t, "")
+		file := messageFiles(t, account)[3]
+		b, err := os.ReadFile(file)
+		must(t, err)
+		b[len(b)-5] ^= 1
+		must(t, os.WriteFile(file, b, 0o600))
+		status, _, errs := mailstow(t, env, "trim", "mine", "--yes")
+		rel, err := filepath.Rel(account, file)
+		must(t, err)
+		check(t, status, exitDamaged, regexp.MustCompile(`[0-9a-f]{8}\.\.\.`).ReplaceAllString(strings.ReplaceAll(errs, rel, "FILE"), "DIGEST"), `mailstow: mine: INBOX: nothing was deleted: 1 of 8 messages are not safe in the archive
+  message: FILE  hash differs (expected DIGEST, found DIGEST)
+  why:    the file changed or the disk is failing
+  do:     move the file away, then: mailstow backup mine --refetch   (the server still has the message)
+`)
+	})
+	t.Run("a name that the destination refuses", func(t *testing.T) {
+		s, d := mailtest.Dovecot(t), mailtest.Cyrus(t)
+		told(t, s, `CREATE "Person|K"`)
+		put(t, s, "Person|K", old, `\Seen`, "one")
+		env, root := home(t, s), t.TempDir()
+		env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
+		write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[accounts.anna]\nserver = %q\npassword = %q\n[accounts.new]\nserver = %q\npassword = %q\n", root, address("imap+insecure", s.IMAP), s.Password("alice"), address("imap+insecure", d.IMAP), d.Password("alice")))
+		must(t, os.Chmod(env["MAILSTOW_CONFIG"], 0o600))
+		status, _, errs := mailstow(t, env, "migrate", "anna", "new")
+		check(t, status, exitOK, errs, `mailstow: new: folder "Person|K" cannot exist on 127.0.0.1
+  server: NO Invalid mailbox name
+  do:     nothing, it was created as "INBOX/Person_K"; choose another name with --map 'Person|K=NAME'
+`)
+		if status, _, errs := mailstow(t, env, "migrate", "anna", "new"); status != exitOK || errs != "" {
+			t.Errorf("again: status %d\n%s", status, errs)
+		}
+	})
+	t.Run("too big for the destination", func(t *testing.T) {
+		s, d := mailtest.Dovecot(t), mailtest.Dovecot(t, "mail_plugins = quota\nprotocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota = count:User quota\n  quota_vsizes = yes\n  quota_max_mail_size = 20k\n}")
+		put(t, s, "INBOX", old, `\Seen`, "one")
+		fill(t, s, "INBOX", [][]byte{[]byte("Subject: a\r\n\r\n" + strings.Repeat("x", 30_000)), []byte("Subject: b\r\n\r\n" + strings.Repeat("x", 30_000))})
+		env, root := home(t, s), t.TempDir()
+		env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
+		write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[accounts.dirk]\nserver = %q\npassword = %q\n[accounts.new]\nserver = %q\npassword = %q\n", root, address("imap+insecure", s.IMAP), s.Password("alice"), address("imap+insecure", d.IMAP), d.Password("alice")))
+		must(t, os.Chmod(env["MAILSTOW_CONFIG"], 0o600))
+		status, _, errs := mailstow(t, env, "migrate", "dirk", "new")
+		check(t, status, exitIncomplete, regexp.MustCompile(`NO \[LIMIT\].*`).ReplaceAllString(errs, "NO"), `mailstow: new: 2 messages are larger than 127.0.0.1 accepts
+  message: INBOX, no date, SIZE, "a": NO
+  message: INBOX, no date, SIZE, "b": NO
+  do:     they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them
+`)
+		if status, _, errs := mailstow(t, env, "migrate", "dirk", "new", "--skip-too-big"); status != exitOK {
+			t.Errorf("with --skip-too-big: status %d\n%s", status, errs)
+		}
+		// One that says beforehand how much it takes is not sent them.
+		told(t, s, "SELECT INBOX", `STORE 1 +FLAGS (\Deleted)`, "EXPUNGE")
+		addr := fakeIMAP(t, 0, map[string]string{"LOGIN": "TAG OK [CAPABILITY IMAP4rev1 UIDPLUS APPENDLIMIT=20480] in\r\n", "APPEND": "TAG NO [ALERT] it was sent\r\n"})
+		status, _, errs = mailstow(t, map[string]string{"HOME": t.TempDir(), "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "migrate", filepath.Join(root, "dirk"), "imap+insecure://alice@"+addr, "--older-than", "2024-01-01", "--newer-than", "2023-01-01")
+		check(t, status, exitIncomplete, errs, `mailstow: alice@127.0.0.1: 2 messages of INBOX cannot be stored: the server takes no message over 20480 octets
+mailstow: alice@127.0.0.1: 2 messages are larger than the SIZE that 127.0.0.1 accepts
+  message: INBOX, no date, SIZE, "a": it is larger than the server takes (20480 octets)
+  message: INBOX, no date, SIZE, "b": it is larger than the server takes (20480 octets)
+  do:     they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them
+`)
+	})
 }

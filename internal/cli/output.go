@@ -157,7 +157,11 @@ func (o *output) event(a *account, e report.Event) {
 		}
 	case report.Rebuilt:
 		if o.json == nil && !o.quiet {
-			o.line(o.p.Stderr, fmt.Sprintf("mailstow: %s: %s was rebuilt by the server: recognised %s, new %s", show(a.name), show(e.Mailbox.String()), count(e.Recognised), count(e.Download)))
+			o.tell(wasRebuilt(a, e))
+		}
+	case report.Nameless:
+		if o.json == nil && (o.verbose || o.terminal) && !o.quiet { // it is so every night
+			o.tell(nameless(a, e))
 		}
 	}
 	if o.log != nil {
@@ -245,6 +249,11 @@ func (o *output) pushed(r *proof, status int) {
 	if r.pulled != nil && (o.terminal || o.verbose) && !o.quiet {
 		showOne(o.p.Stdout, r.pulled)
 	}
+	for _, pr := range r.renamed() {
+		if !o.quiet {
+			o.tell(pr)
+		}
+	}
 	if !o.quiet && (r.news() || o.terminal || o.verbose || o.dryRun) {
 		r.show(o.p.Stdout, o.verbose)
 	}
@@ -261,10 +270,42 @@ func (o *output) remark(pr problem) {
 		o.json.problem(object{}, pr)
 		return
 	}
+	o.tell(pr)
+}
+
+// tell prints a problem above the progress.
+func (o *output) tell(pr problem) {
 	if o.progress != nil {
 		o.progress.clear()
 	}
 	pr.print(o.p.Stderr)
+}
+
+// wasRebuilt says that a server has numbered its messages anew.
+func wasRebuilt(a *account, e report.Rebuilt) problem {
+	pr := problem{
+		account: a.name, code: "uidvalidity_changed", what: e.Mailbox.String() + " was rebuilt by the server",
+		why: fmt.Sprintf("message numbers have changed; %s of %s were recognised by content; %s new.", count(e.Recognised), messages(e.Recognised+e.Download), count(e.Download)),
+		do:  "nothing; no mail is downloaded twice",
+	}
+	if e.Was != e.Is {
+		pr.what += fmt.Sprintf(" (UIDVALIDITY %d became %d)", e.Was, e.Is)
+	}
+	return pr
+}
+
+// nameless says that messages cannot be known again by what the server says.
+func nameless(a *account, e report.Nameless) problem {
+	pr := problem{
+		account: a.name, code: "no_uidl", what: "this POP3 server cannot name its messages (no UIDL)",
+		why: "mailstow must download all headers on every run to see what is new.",
+		do:  "use IMAP if the provider has it; trim is not possible on this server",
+	}
+	if e.Messages < e.Of {
+		pr.what = fmt.Sprintf("%s of %s have no unique-id (UIDL)", count(e.Messages), messages(e.Of))
+		pr.why, pr.do = "mailstow must download their headers on every run to see what is new.", "use IMAP if the provider has it; trim leaves these messages"
+	}
+	return pr
 }
 
 // pairDone shows how it went with one pair of a list.
@@ -278,6 +319,11 @@ func (o *output) pairDone(r *proof) {
 	}
 	if o.progress != nil {
 		o.progress.clear()
+	}
+	for _, pr := range r.renamed() {
+		if !o.quiet {
+			o.tell(pr)
+		}
 	}
 	if o.verbose {
 		r.show(o.p.Stdout, true)

@@ -215,6 +215,24 @@ func kinds(remarks []migrate.Remark) string {
 	return strings.Join(all, "; ")
 }
 
+// renamed tells of new mailboxes that could not be called as their folders.
+func (r *proof) renamed() (all []problem) {
+	for _, t := range r.result.Tallies {
+		if !t.Renamed || !t.Created || t.Reason != "" {
+			continue
+		}
+		made := "it was created"
+		if r.dry {
+			made = "it would be created"
+		}
+		all = append(all, problem{
+			account: r.account.name, code: "name_not_allowed", what: fmt.Sprintf("folder %q cannot exist on %s", t.Folder, r.account.host), server: t.Refused,
+			do: fmt.Sprintf("nothing, %s as %q; choose another name with --map '%s=NAME'", made, t.Mailbox, t.Folder),
+		})
+	}
+	return all
+}
+
 // showFolders tells of folders of which there is something to tell.
 func (r *proof) showFolders(w io.Writer, verbose bool) {
 	for _, t := range r.result.Tallies {
@@ -227,8 +245,6 @@ func (r *proof) showFolders(w io.Writer, verbose bool) {
 			if verbose || r.dry {
 				fmt.Fprintf(w, "  %s   left out: %s\n", show(t.Folder.String()), show(t.Skipped))
 			}
-		case t.Renamed:
-			fmt.Fprintf(w, "  %s%s   the server cannot have that name; --map chooses another\n", show(t.Folder.String()), to)
 		case r.dry:
 			there := "there is no such mailbox yet"
 			if !t.Created {

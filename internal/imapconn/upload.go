@@ -3,7 +3,6 @@ package imapconn
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -297,7 +296,7 @@ func (c *Conn) Create(ctx context.Context, boxes []mailbox.Mailbox) (made map[st
 				made[a.m.Wire] = true
 			}
 			if err != nil && !isThere(err) {
-				refused[a.m.Wire] = fmt.Errorf("create %s: %w", a.m.Name, err)
+				refused[a.m.Wire] = err
 			}
 			// If it is not subscribed to, mail programs may hide it; it is there.
 			if err := c.explain(ctx, a.subscribe.Wait()); err != nil && !retry.IsRefused(err) {

@@ -79,7 +79,15 @@ type MailboxDone struct{ Tally }
 // Rebuilt says that the server has given its messages new IDs.
 type Rebuilt struct {
 	Mailbox              mailbox.Name
+	Was, Is              uint32 // UIDVALIDITY; 0 where there is none
 	Recognised, Download int
+}
+
+// Nameless says that the server gives messages no IDs that last.
+type Nameless struct {
+	Mailbox  mailbox.Name
+	Messages int
+	Of       int // that are there
 }
 
 // Renamed says that a mailbox has another name on the server than it had; its
