@@ -74,6 +74,14 @@ func (p *plan) pretend() {
 	p.tally.New, p.tally.Linked, p.tally.Again, p.tally.Flags = len(p.want)+len(p.twins), len(p.twins), len(p.claims), len(p.flags)
 	for _, m := range p.want {
 		p.tally.Octets += max(m.Size, 0)
+		if at := m.InternalDate; !at.IsZero() {
+			if p.tally.Oldest.IsZero() || at.Before(p.tally.Oldest) {
+				p.tally.Oldest = at
+			}
+			if at.After(p.tally.Newest) {
+				p.tally.Newest = at
+			}
+		}
 	}
 }
 

@@ -383,6 +383,14 @@ func (a *Archive) PulledSince(ctx context.Context, server string, since time.Tim
 	return octets, fromUnix(earliest), err
 }
 
+// Span returns when the first and the last of the messages arrived that are on a
+// server; zero times if there are none.
+func (a *Archive) Span(ctx context.Context) (oldest, newest time.Time, err error) {
+	var first, last sql.NullInt64
+	err = a.db.QueryRowContext(ctx, "SELECT min(m.internal_date), max(m.internal_date) FROM mapping p JOIN message m ON m.id = p.message WHERE p.gone_at IS NULL").Scan(&first, &last)
+	return fromUnix(first), fromUnix(last), err
+}
+
 // EndRun notes how a run ended.
 func (a *Archive) EndRun(ctx context.Context, number int64, r Run) error {
 	_, err := a.db.ExecContext(ctx, "UPDATE run SET ended_at = ?, result = ?, reason = ?, new = ?, new_octets = ?, on_server = ?, missing = ?, settled = ? WHERE id = ?",

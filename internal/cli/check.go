@@ -61,9 +61,12 @@ func (p *program) check(c *cli.Context) error {
 		if outcomes[i].problem == nil {
 			all[i].look(c.Context)
 			open(c.Context, place{dir: accounts[i].dir}, func(ar *maildir.Archive) (err error) { // there may be none yet
-				all[i].archive, err = standing(c, ar)
+				if all[i].archive, err = standing(c, ar); err == nil {
+					all[i].oldest, all[i].newest, err = ar.Span(c.Context)
+				}
 				return err
 			})
+			all[i].verified = p.lastVerified(outcomes[i].dir)
 		}
 	}
 	status := statusOf(outcomes)
@@ -81,6 +84,9 @@ type checkup struct {
 	usage   mailbox.Usage
 	err     error // of finding that out; nil if all is known
 	archive stand
+
+	oldest, newest time.Time // of the mail that is on the server; zero if that is not known
+	verified       time.Time // when the archive was; zero if that is not known
 }
 
 // look asks the server what it can do, and how full it is.
@@ -168,7 +174,7 @@ func (k *checkup) show(w io.Writer, wide int, folders bool) {
 	if sum.New > 0 {
 		pull = fmt.Sprintf("a backup would pull %s, %s", messages(sum.New), octets(sum.Octets))
 	}
-	line("archive", fmt.Sprintf("%s; %s", messages(k.archive.messages), pull))
+	line("archive", fmt.Sprintf("%s; %s%s", messages(k.archive.messages), pull, k.verification()))
 	line("quota", k.quota())
 	line("time", k.time())
 	for _, n := range k.notes() {
@@ -202,7 +208,41 @@ func (k *checkup) mail() string {
 	if k.account.protocol == mailbox.POP3 {
 		return text + " (POP3: the inbox alone, no flags, no folders)"
 	}
-	return text + " in " + folders(len(k.result.Tallies))
+	return text + " in " + folders(len(k.result.Tallies)) + k.span()
+}
+
+// span says from when to when the mail is.
+func (k *checkup) span() string {
+	oldest, newest := k.oldest, k.newest
+	for _, t := range k.result.Tallies {
+		if !t.Oldest.IsZero() && (oldest.IsZero() || t.Oldest.Before(oldest)) {
+			oldest = t.Oldest
+		}
+		if t.Newest.After(newest) {
+			newest = t.Newest
+		}
+	}
+	if oldest.IsZero() {
+		return ""
+	}
+	until := day(newest)
+	if until == day(time.Now()) {
+		until = "today"
+	}
+	return ", " + day(oldest) + " to " + until
+}
+
+// verification says when the archive was found whole.
+func (k *checkup) verification() string {
+	switch {
+	case k.archive.messages == 0:
+		return ""
+	case k.verified.IsZero():
+		return "; not verified yet: mailstow verify"
+	case time.Since(k.verified) < time.Hour:
+		return "; just verified"
+	}
+	return "; last verified " + ago(time.Since(k.verified)) + " ago"
 }
 
 func (k *checkup) quota() string {
@@ -325,6 +365,9 @@ func (k *checkup) json(j *jsonLines) {
 	}
 	if k.account.provider != nil {
 		o["provider"] = k.account.provider.Name
+	}
+	if !k.verified.IsZero() {
+		o["verified"] = stamp(k.verified)
 	}
 	j.write("check", o)
 }

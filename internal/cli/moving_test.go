@@ -685,6 +685,40 @@ func TestCheckTellsWhatABackupWouldPull(t *testing.T) {
 		if k := objects(t, out, "check"); status != exitOK || len(k) != 1 || k[0]["new"] != float64(n) || k[0]["in_archive"] != 0.0 || k[0]["protocol"] != "imap" || len(k[0]["offers"].([]any)) == 0 {
 			t.Errorf("status %d\n%s%s", status, out, errs)
 		}
+		put(t, s, "INBOX", time.Now().Add(-time.Minute), "", "new")
+		for _, step := range []struct {
+			do   string
+			want []string
+		}{
+			{"", []string{", 2023-03-14 to today", "archive   0 messages; a backup would pull 13 messages"}},
+			{"backup", []string{", 2023-03-14 to today", "archive   13 messages; nothing is missing; not verified yet: mailstow verify\n"}},
+			{"verify --quick", []string{"not verified yet"}},
+			{"verify", []string{"nothing is missing; just verified\n"}},
+		} {
+			if step.do != "" {
+				args := append(strings.Fields(step.do), address("imap+insecure", s.IMAP), "--to", root)
+				if strings.HasPrefix(step.do, "verify") {
+					args = append(strings.Fields(step.do), root)
+				}
+				if status, out, errs := mailstow(t, env, args...); status != exitOK {
+					t.Fatalf("%q: status %d\n%s%s", args, status, out, errs)
+				}
+			}
+			_, out, _ := mailstow(t, env, "check", address("imap+insecure", s.IMAP), "--to", root)
+			for _, want := range step.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("after %q it is not told that %q:\n%s", step.do, want, out)
+				}
+			}
+		}
+		files, err := filepath.Glob(filepath.Join(env["HOME"], ".local/state/mailstow/verified/*"))
+		if err != nil || len(files) != 1 {
+			t.Fatal(files, err)
+		}
+		write(t, files[0], time.Now().AddDate(0, 0, -12).UTC().Format(time.RFC3339)+" x\n")
+		if _, out, _ := mailstow(t, env, "check", address("imap+insecure", s.IMAP), "--to", root); !strings.Contains(out, "last verified 12 d ago\n") {
+			t.Errorf("it is told:\n%s", out)
+		}
 		env["MAILSTOW_PASSWORD"] = "wrong"
 		if status, out, errs := mailstow(t, env, "check", address("imap+insecure", s.IMAP), "--to", root, "--json"); status != exitLogin || last(t, out)["failed"] != 1.0 {
 			t.Errorf("a wrong password: status %d\n%s%s", status, out, errs)

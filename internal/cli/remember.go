@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"mailstow/internal/replace"
 	"mailstow/maildir"
@@ -38,6 +39,27 @@ func (m memory) remember(archive, id string) error {
 		return err
 	}
 	return replace.File(m.file(archive), []byte(text), 0o600)
+}
+
+// noteVerified notes that all of an archive has been read and found whole.
+func (p *program) noteVerified(archive string, now time.Time) {
+	m := memory{p.stateDir("verified")}
+	if m.dir != "" && os.MkdirAll(m.dir, 0o700) == nil {
+		replace.File(m.file(archive), []byte(now.UTC().Format(time.RFC3339)+" "+archive+"\n"), 0o600)
+	}
+}
+
+// lastVerified returns when all of an archive was read and found whole, under its
+// absolute path; zero if that is not known.
+func (p *program) lastVerified(archive string) time.Time {
+	m := memory{p.stateDir("verified")}
+	if m.dir == "" {
+		return time.Time{}
+	}
+	b, _ := os.ReadFile(m.file(archive))
+	text, _, _ := strings.Cut(string(b), " ")
+	at, _ := time.Parse(time.RFC3339, text)
+	return at
 }
 
 // vanished reports whether an archive is remembered that is no longer there:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,6 +119,9 @@ func (p *program) verifyOne(c *cli.Context, pl place, o maildir.VerifyOptions, o
 	out.verified(pl, v)
 	if v.Damaged() {
 		return exitDamaged
+	}
+	if dir, err := filepath.Abs(pl.dir); err == nil && o == (maildir.VerifyOptions{}) {
+		p.noteVerified(dir, time.Now())
 	}
 	return exitOK
 }

@@ -138,6 +138,8 @@ type Tally struct {
 	Excluded int // left out: the user does not want them
 	Failed   int
 
+	Oldest, Newest time.Time // arrivals of the new ones, in a dry run; zero if they are not known
+
 	Flags     int // messages whose flags were brought in step
 	Octets    int64
 	InArchive int // messages in the folder now, also those that left the server
