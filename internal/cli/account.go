@@ -529,22 +529,16 @@ func (p *program) loginBy(c *cli.Context, a *account, set config.Account) error 
 	if a.method != "" && !slices.Contains(methods, a.method) {
 		return configFailed(fmt.Sprintf("there is no way to log in to %s over %s called %q", a.host, strings.ToUpper(string(a.protocol)), a.method), "use password or one of "+strings.Join(slices.Concat(signIns, methods), ", "))
 	}
-	token := set.TokenCommand
-	if line := loginOption(c, set, "token-command"); line != "" {
-		token = credential.Shell(line)
-	}
-	if len(token) > 0 && a.method != "xoauth2" && a.method != "oauthbearer" {
+	token := p.token(c, a, set)
+	if token != nil && a.method != "xoauth2" && a.method != "oauthbearer" {
 		return configFailed("an access token is of use with xoauth2 or oauthbearer alone", "add --auth xoauth2, or auth = \"xoauth2\"")
 	}
 	switch a.method {
 	case "xoauth2", "oauthbearer":
-		if len(token) == 0 {
+		if token == nil {
 			return configFailed(a.method+" needs an access token", `give the command that prints one: --token-command CMD, or token_command = "..." in the config file`)
 		}
-		a.changing = true
-		a.password = func(ctx context.Context) (credential.Secret, error) {
-			return commandSecret(credential.FromCommand(ctx, token))
-		}
+		a.changing, a.password = true, token
 	case "external":
 		if a.endpoint.TLS == nil || len(a.endpoint.TLS.Certificates) == 0 {
 			return configFailed("external needs a client certificate", "--tls-cert FILE and --tls-key FILE")
@@ -552,6 +546,25 @@ func (p *program) loginBy(c *cli.Context, a *account, set config.Account) error 
 		a.password = func(context.Context) (credential.Secret, error) { return credential.Secret{}, nil }
 	}
 	return nil
+}
+
+// token returns what gives access tokens that another program has got, nil if
+// nothing does.
+func (p *program) token(c *cli.Context, a *account, set config.Account) func(context.Context) (credential.Secret, error) {
+	command := set.TokenCommand
+	if line := loginOption(c, set, "token-command"); line != "" {
+		command = credential.Shell(line)
+	} else if own := set.TokenVariable(); set.Name != "" && p.Getenv(own) != "" && a.method != "" {
+		a.from = own
+		return func(context.Context) (credential.Secret, error) { return credential.NewSecret(p.Getenv(own)), nil }
+	}
+	if len(command) == 0 {
+		return nil
+	}
+	a.from = "`" + commandLine(command) + "`"
+	return func(ctx context.Context) (credential.Secret, error) {
+		return commandSecret(credential.FromCommand(ctx, command))
+	}
 }
 
 // loginOption reads an option that says how to log in. Where a command works on

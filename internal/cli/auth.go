@@ -338,8 +338,8 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 			state += "; it may end after 90 days without use"
 		}
 		return byPerson, state, true
-	case a.changing && len(set.TokenCommand) > 0:
-		return a.method, "from `" + commandLine(set.TokenCommand) + "`", true
+	case a.changing && a.from != "":
+		return a.method, "from " + a.from, true
 	case a.changing:
 		return "oauth2", "by the application's own right", true
 	case a.method == "external":

@@ -180,6 +180,46 @@ func TestSignInThatHasEndedIsTold(t *testing.T) {
 	}
 }
 
+// Another program has got the token: a command prints it, or the environment has it.
+func TestTokenComesFromElsewhere(t *testing.T) {
+	tag := ""
+	addr := mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2] hi\r\n", func(line string) string {
+		first, command, _ := strings.Cut(line, " ")
+		switch {
+		case strings.HasPrefix(command, "AUTHENTICATE"):
+			tag = first
+			return "+ \r\n"
+		case decoded(line) == "user=alice\x01auth=Bearer right\x01\x01":
+			return tag + " OK [CAPABILITY IMAP4rev1] in\r\n"
+		case command == "":
+			return tag + " NO [AUTHENTICATIONFAILED] no\r\n"
+		case strings.HasPrefix(command, "LIST"):
+			return "* LIST () \"/\" INBOX\r\n" + first + " OK done\r\n"
+		case strings.HasPrefix(command, "EXAMINE"):
+			return "* 0 EXISTS\r\n* OK [UIDVALIDITY 1] v\r\n* OK [UIDNEXT 1] n\r\n" + first + " OK in\r\n"
+		}
+		return first + " OK done\r\n"
+	})
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.toml")
+	write(t, file, fmt.Sprintf("archive = %q\n[accounts.my-uni]\nserver = \"imap+insecure://alice@%s\"\nauth = \"xoauth2\"\ntoken_command = \"echo wrong\"\n", dir, addr))
+	env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": file}
+	if status, out, errs := mailstow(t, env, "backup"); status != exitLogin || !strings.Contains(errs, "check what `echo wrong` gives") {
+		t.Errorf("a wrong one: status %d\n%s%s", status, out, errs)
+	}
+	env["MAILSTOW_TOKEN_MY_UNI"] = "right" // counts before the config file
+	if status, out, errs := mailstow(t, env, "backup"); status != exitOK {
+		t.Errorf("from the environment: status %d\n%s%s", status, out, errs)
+	}
+	if _, out, _ := mailstow(t, env, "auth", "status"); !strings.Contains(out, "from MAILSTOW_TOKEN_MY_UNI") || strings.Contains(out, "right") {
+		t.Error(out)
+	}
+	env["MAILSTOW_TOKEN_MY_UNI"] = "wrong"
+	if status, out, errs := mailstow(t, env, "backup", "--token-command", "echo right"); status != exitOK { // and an option before that
+		t.Errorf("from an option: status %d\n%s%s", status, out, errs)
+	}
+}
+
 // The password that a person types once is tried, kept where nobody else can read
 // it, and used at night.
 func TestPasswordIsKept(t *testing.T) {

@@ -295,6 +295,8 @@ func (a *account) loggedIn() string {
 	switch {
 	case a.signIn != nil:
 		return "OAuth2"
+	case a.changing && a.from != "":
+		return "an access token from " + a.from
 	case a.changing:
 		return "an access token"
 	case a.method == "external":

@@ -99,6 +99,11 @@ func (a Account) Variable() string {
 	return "MAILSTOW_PASSWORD_" + strings.ToUpper(strings.ReplaceAll(a.Name, "-", "_"))
 }
 
+// TokenVariable is that with an access token.
+func (a Account) TokenVariable() string {
+	return strings.Replace(a.Variable(), "PASSWORD", "TOKEN", 1)
+}
+
 // Notify says who is told how runs go.
 type Notify struct {
 	Healthchecks credential.Secret `toml:"healthchecks"` // the URL of a check; whoever knows it can speak for it
