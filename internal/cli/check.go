@@ -53,6 +53,7 @@ func (p *program) check(c *cli.Context) error {
 		return err
 	}
 	out := p.newOutput(c, "check", accounts)
+	defer out.close()
 	out.dryRun = true
 	all := make([]checkup, len(accounts))
 	outcomes := p.pullAll(c, accounts, out)
@@ -394,6 +395,7 @@ func (p *program) checkPairs(c *cli.Context) error {
 		return err
 	}
 	out := p.newOutput(c, "check", nil)
+	defer out.close()
 	out.dryRun, out.progress = true, nil
 	h := newHosts(c)
 	found := make([]readiness, len(all))

@@ -84,6 +84,7 @@ func (p *program) migrate(c *cli.Context) error {
 		return err
 	}
 	out := p.newOutput(c, "migrate", []*account{destination})
+	defer out.close()
 	dir, source, err := p.sourceOf(c, cfg, root, c.Args().Get(0))
 	if err != nil {
 		return err
@@ -168,7 +169,9 @@ func (p *program) restore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.pushTo(c, "restore", a.dir, a, p.newOutput(c, "restore", []*account{a}))
+	out := p.newOutput(c, "restore", []*account{a})
+	defer out.close()
+	return p.pushTo(c, "restore", a.dir, a, out)
 }
 
 // destination returns the account that mail goes to. beside says that another

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
 	"syscall"
 
@@ -52,8 +53,11 @@ func (j *journal) Write(p []byte) (int, error) {
 			break
 		}
 		priority := j.usual
-		if bytes.Contains(j.line, []byte("warning: ")) {
+		switch {
+		case bytes.Contains(j.line, []byte("warning: ")):
 			priority = "<4>"
+		case bytes.HasPrefix(j.line, []byte("[")): // how far it has come
+			priority = "<6>"
 		}
 		if _, err := io.WriteString(j.w, priority+string(j.line)); err != nil {
 			return 0, err
@@ -93,6 +97,8 @@ func (p *program) trace(a *account, line string) {
 
 // close ends the output.
 func (o *output) close() {
+	signal.Stop(o.asked)
+	close(o.asked)
 	if o.log != nil {
 		o.p.traced.Lock()
 		defer o.p.traced.Unlock()

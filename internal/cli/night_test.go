@@ -222,6 +222,52 @@ func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 	stay(both, `/b/77.*/b/0.*/all/0`)
 }
 
+// How far a long run has come is told to who asks for it, and in a line now and
+// then if that is wished.
+func TestProgressIsToldWithoutATerminal(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	var all [][]byte
+	for i := range 40 {
+		all = append(all, fmt.Appendf(nil, "Subject: %d\r\n\r\n%s\r\n", i, strings.Repeat("x", 20_000)))
+	}
+	fill(t, s, "INBOX", all)
+	line := regexp.MustCompile(`(?m)^\[0:0\d\]  alice@127\.0\.0\.1 +\d+\.\d%  \d+ / 40   .*INBOX$`)
+	for name, c := range map[string]struct {
+		env  [2]string
+		ask  bool
+		want int // lines, at least
+	}{
+		"nobody asks":    {[2]string{"MAILSTOW_PROGRESS", "auto"}, false, 0},
+		"somebody asks":  {[2]string{"MAILSTOW_PROGRESS", "off"}, true, 1},
+		"every so often": {[2]string{"MAILSTOW_PROGRESS", "300ms"}, false, 2},
+	} {
+		env := home(t, s)
+		env[c.env[0]] = c.env[1]
+		to := t.TempDir()
+		cmd := command(built(t), env, "backup", address("imap+insecure", s.IMAP), "--to", to, "--bwlimit", "400K", "--connections", "1")
+		said := &screen{}
+		cmd.Stderr = said
+		must(t, cmd.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		var err error
+		for running := true; running; {
+			select {
+			case err = <-ended:
+				running = false
+			case <-time.After(200 * time.Millisecond):
+				if left, _ := os.ReadDir(to); c.ask && len(left) > 0 { // it is at work
+					cmd.Process.Signal(syscall.SIGUSR1)
+				}
+			}
+		}
+		got := len(line.FindAllString(said.text.String(), -1))
+		if err != nil || got < c.want || c.want == 0 && said.text.Len() > 0 {
+			t.Errorf("%s: %v, %d lines\n%s", name, err, got, said.text.String())
+		}
+	}
+}
+
 // In systemd's journal each line has its priority, and a good run is told of.
 func TestJournalGetsPriorities(t *testing.T) {
 	s := mailtest.Dovecot(t)

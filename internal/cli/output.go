@@ -3,10 +3,13 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -34,6 +37,8 @@ type output struct {
 	systemd  monitor.Systemd
 	shown    time.Time          // when systemd was told last
 	progress *progress          // nil where none is drawn
+	every    time.Duration      // after which a line says how far it has come, 0 for never
+	asked    chan os.Signal     // SIGUSR1: somebody wants to know how far it has come
 	watches  []*check           // that are told when the work begins
 	state    map[*account]*tick // of the accounts that run
 }
@@ -46,6 +51,7 @@ type tick struct {
 	done       int
 	doneOctets int64
 	failed     int
+	told       time.Time // when a line said so last
 }
 
 func (p *program) newOutput(c *cli.Context, command string, accounts []*account) *output {
@@ -69,8 +75,34 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 		o.json.start(command, accounts, o.dryRun, o.started)
 	} else if p.terminal(p.Stderr) && !o.quiet && p.Getenv("MAILSTOW_PROGRESS") != "off" {
 		o.progress = &progress{w: p.Stderr}
+	} else if every, err := time.ParseDuration(p.Getenv("MAILSTOW_PROGRESS")); err == nil {
+		o.every = max(every, 0)
 	}
+	o.asked = make(chan os.Signal, 1)
+	signal.Notify(o.asked, syscall.SIGUSR1)
+	go func() {
+		for range o.asked {
+			o.tellAll()
+		}
+	}()
 	return o
+}
+
+// tellAll says how far all accounts have come.
+func (o *output) tellAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var lines []string
+	for a, t := range o.state {
+		if t.total.New > 0 {
+			lines = append(lines, t.line(a.name))
+		}
+	}
+	slices.Sort(lines)
+	if len(lines) == 0 {
+		lines = []string{fmt.Sprintf("[%s]  nothing is being copied", clock(time.Since(o.started)))}
+	}
+	o.line(o.p.Stderr, strings.Join(lines, "\n"))
 }
 
 // watched has a check told when the work begins.
@@ -116,7 +148,7 @@ func (o *output) event(a *account, e report.Event) {
 	}
 	switch e := e.(type) {
 	case report.Planned:
-		t.total, t.started = e, time.Now()
+		t.total, t.started, t.told = e, time.Now(), time.Now()
 		if o.progress != nil && e.New > 0 {
 			o.line(o.p.Stderr, fmt.Sprintf("%s: %s, %s; %s: %s, %s", show(a.name), folders(e.Mailboxes), messages(e.Messages), o.toDo(a, e), count(e.New), octets(e.NewOctets)))
 		}
@@ -175,6 +207,9 @@ func (o *output) event(a *account, e report.Event) {
 		o.json.event(a, e, t, o.verbose, o.quiet)
 	} else if o.progress != nil {
 		o.progress.draw(a.name, t)
+	} else if o.every > 0 && t.total.New > 0 && time.Since(t.told) >= o.every {
+		t.told = time.Now()
+		fmt.Fprintln(o.p.Stderr, t.line(a.name))
 	}
 }
 

@@ -255,6 +255,7 @@ func (p *program) onPairs(c *cli.Context, work func(*bulk, *pair) *proof) error 
 		named = append(named, pr.destination)
 	}
 	b.out = p.newOutput(c, c.Command.Name, named)
+	defer b.out.close()
 	b.out.sharers = 2 * jobs
 	b.work = func(pr *pair) *proof { return work(b, pr) }
 	var wg sync.WaitGroup

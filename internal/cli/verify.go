@@ -141,6 +141,7 @@ func (p *program) verifyAgainst(c *cli.Context, at []place, o maildir.VerifyOpti
 		return err
 	}
 	shown := p.newOutput(c, "verify", []*account{a})
+	defer shown.close()
 	out := &verifyOutput{p: p, quiet: c.Bool("quiet"), o: o, started: shown.started, json: shown.json, bar: shown.progress}
 	local := p.verifyOne(c, at[0], o, out)
 	if local != exitOK && local != exitDamaged {
