@@ -70,7 +70,7 @@ var homes = map[string][]string{
 	"github.com/dustin/go-humanize":  {"internal/cli"},
 	"github.com/google/uuid":         {"internal/cli"},
 	"github.com/pelletier/go-toml":   {"internal/config", "maildir"},
-	"golang.org/x/net":               {"internal/lookup"},
+	"golang.org/x/net":               {"internal/lookup", "internal/netconn"}, // names, and proxies
 	"golang.org/x/oauth2":            {"internal/signin"},
 	"golang.org/x/term":              {"internal/cli"},
 	"golang.org/x/time":              {"internal/netconn"},

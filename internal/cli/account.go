@@ -465,6 +465,9 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	}
 	a.dir = maildir.PathOf(mailbox.NewName(a.dir))
 	a.endpoint = netconn.Endpoint{Addr: net.JoinHostPort(u.Hostname(), first(u.Port(), s.port)), Security: s.security, Timeout: c.Duration("timeout")}
+	if a.endpoint.Proxy, err = netconn.ProxyFor(p.Getenv, a.endpoint.Addr); err != nil {
+		return nil, configFailed(err.Error(), "write it like socks5://HOST:1080")
+	}
 	if set.Timeout > 0 && !c.IsSet("timeout") {
 		a.endpoint.Timeout = set.Timeout
 	}

@@ -168,6 +168,9 @@ func (p *program) settings(c *cli.Context, cfg *config.File, set config.Account)
 	if err != nil {
 		return all
 	}
+	if a.endpoint.Proxy != nil {
+		add("proxy", a.endpoint.Proxy.Redacted(), "ALL_PROXY")
+	}
 	add("user", a.user, "the server's URL, or the address")
 	login, state, _ := p.loginState(c, a, set)
 	add("auth", login, builtIn)

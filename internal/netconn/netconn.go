@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type Endpoint struct {
 	TLS      *tls.Config   // for Implicit and Upgrade; ServerName is set
 	Timeout  time.Duration // of connecting, and of silence while an answer is awaited
 	OnlyIPv4 bool          // IPv6 is not tried
+	Proxy    *url.URL      // of SOCKS5; nil for none
 
 	// Trace is told the lines that go over connections, "C: " or "S: " in front;
 	// nil for nobody. It may be called from several goroutines.
@@ -73,7 +75,7 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	if e.OnlyIPv4 {
 		network = "tcp4"
 	}
-	raw, err := new(net.Dialer).DialContext(dialCtx, network, e.Addr)
+	raw, err := e.dial(dialCtx, network)
 	if err != nil {
 		return nil, err
 	}
