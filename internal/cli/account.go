@@ -51,6 +51,7 @@ type account struct {
 	name     string // what the user calls it
 	dir      string // its archive
 	address  string // "" if it is not known
+	perhaps  string // an address that a URL may be meant to be; "" for none
 	protocol mailbox.Protocol
 	host     string
 	servers  []string // those of the account's mail, as [serverOf] names them
@@ -348,6 +349,9 @@ func (p *program) unnamed(c *cli.Context, root string, set config.Account) (*acc
 	}
 	if set.Server == "" && set.Address != "" {
 		a.dir = maildir.PathOf(mailbox.NewName(set.Address))
+	}
+	if u, err := url.Parse(set.Server); err == nil && u.Port() == "" && strings.Contains(a.host, ".") && net.ParseIP(a.host) == nil && !strings.Contains(a.user, "@") {
+		a.perhaps = a.user + "@" + a.host
 	}
 	a.name, a.dir = a.dir, filepath.Join(root, a.dir)
 	return a, nil

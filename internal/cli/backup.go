@@ -226,6 +226,9 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output, with *besid
 		if pr.code == diskFull {
 			pr.noRoom(o.dir, err)
 		}
+		if pr.code == "not_reachable" && a.perhaps != "" {
+			pr.do = fmt.Sprintf("if %s is your mail address: mailstow %s %s   (its server is looked up)", a.perhaps, c.Command.Name, a.perhaps)
+		}
 		o.problem = &pr
 	}
 	return o

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -128,8 +130,31 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.status, p.code = exitIncomplete, "incomplete"
 	case errors.As(err, new(*serverError)):
 		p.status, p.code = exitUnavailable, "not_reachable"
+		p.unreachable(err)
 	}
 	return p
+}
+
+// unreachable says why a server could not be connected to, if that is what an error
+// is about.
+func (p *problem) unreachable(err error) {
+	var name *net.DNSError
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &name) && name.IsNotFound:
+		p.what, p.do = "there is no server "+name.Name, "check its name"
+	case errors.As(err, &name):
+		p.what, p.do = fmt.Sprintf("%s cannot be looked up: %s", name.Name, name.Err), "see whether the network is there, and run it again"
+	case errors.As(err, &dial) && dial.Op == "dial" && dial.Addr != nil && dial.Timeout():
+		p.what, p.do = dial.Addr.String()+" does not answer", "see whether the network is there, and run it again"
+	case errors.As(err, &dial) && dial.Op == "dial" && dial.Addr != nil:
+		why := dial.Err
+		var call *os.SyscallError
+		if errors.As(why, &call) {
+			why = call.Err
+		}
+		p.what, p.do = fmt.Sprintf("%s cannot be reached: %v", dial.Addr, why), "check name and port, or run it again later"
+	}
 }
 
 // serverError is an error of the connection to a server.

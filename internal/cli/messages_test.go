@@ -93,7 +93,7 @@ func TestMessagesSayWhatToDo(t *testing.T) {
 		},
 		"nobody answers": {
 			addr: func(t *testing.T) string { return "127.0.0.1:1" }, args: []string{"backup", "mine"}, status: exitUnavailable,
-			want: "mailstow: mine: dial tcp 127.0.0.1:1: connect: connection refused\n",
+			want: "mailstow: mine: ADDR cannot be reached: connection refused\n  do:     check name and port, or run it again later\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,10 +102,6 @@ func TestMessagesSayWhatToDo(t *testing.T) {
 			write(t, file, fmt.Sprintf("archive = %q\n[accounts.mine]\nserver = \"imap+insecure://alice@%s\"\n%s\n", dir, addr, c.config))
 			status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": file, "MAILSTOW_PASSWORD_MINE": "x"}, c.args...)
 			got := when.ReplaceAllString(strings.NewReplacer(addr, "ADDR", file, "CONFIG").Replace(errs), "TIME")
-			if name == "nobody answers" {
-				c.want = strings.SplitAfter(c.want, "\n")[0]
-				got = strings.ReplaceAll(strings.SplitAfter(got, "\n")[0], "ADDR", addr)
-			}
 			if i := strings.Index(got, "mailstow: mine: Gmail's"); i > 0 { // the waiting is told before
 				got = got[i:]
 			}
