@@ -66,7 +66,7 @@ type account struct {
 	from     string // where the password is from, for people; "" if it is not known yet
 	changing bool   // password returns an access token, which does not last
 
-	signIn func(context.Context) (*signin.Tokens, error) // that a person has done; nil for none
+	signIn func() *signin.Tokens // that a person has done; nil for none
 
 	// tokens returns an access token other than one that is not accepted any more;
 	// nil where there is no sign-in.

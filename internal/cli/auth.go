@@ -144,11 +144,11 @@ func (p *program) askSecret(c *cli.Context, question string) (credential.Secret,
 
 // signIn has the person sign in.
 func (p *program) signIn(c *cli.Context, a *account) error {
-	tokens, err := a.signIn(c.Context)
+	tokens := a.signIn()
+	app, err := tokens.Application(c.Context)
 	if err != nil {
 		return err
 	}
-	app := &tokens.App
 	var grant *signin.Grant
 	switch flow := first(c.String("flow"), "browser"); flow {
 	case "browser":
@@ -322,11 +322,7 @@ func setOf(cfg *config.File, name string) (set config.Account) {
 func (p *program) loginState(c *cli.Context, a *account, set config.Account) (login, state string, ok bool) {
 	switch {
 	case a.signIn != nil:
-		tokens, err := a.signIn(c.Context)
-		if err != nil {
-			return byPerson, explain(c.Context, "", err).what, false
-		}
-		g, err := tokens.Grant()
+		g, err := a.signIn().Grant()
 		if err != nil {
 			return byPerson, explain(c.Context, "", a.signInFailed(err)).what + ": mailstow auth login " + a.name, false
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"mailstow/internal/config"
 	"mailstow/internal/provider"
+	"mailstow/mailbox"
 )
 
 func (p *program) configCommand() *cli.Command {
@@ -139,111 +141,195 @@ func (p *program) configShow(c *cli.Context, names []string) error {
 }
 
 // settings lists what is in force for an account.
-func (p *program) settings(c *cli.Context, cfg *config.File, set config.Account) (all []setting) {
-	const builtIn = "built in"
-	name := set.Name
-	add := func(key, value, usual string) {
-		from := cfg.Where(name, key)
-		if option := strings.ReplaceAll(key, "_", "-"); c.IsSet(option) {
-			from = "--" + option
-		}
-		if from == "" {
-			from = usual
-		}
-		if value != "" {
-			all = append(all, setting{key, value, from})
-		}
-	}
+func (p *program) settings(c *cli.Context, cfg *config.File, set config.Account) []setting {
+	l := &settingList{c: c, cfg: cfg, account: set.Name}
 	asWritten := set
 	a, err := p.configured(c, p.archiveRoot(c, cfg), set)
-	add("address", set.Address, "")
+	l.add("address", set.Address, "")
 	switch {
 	case errors.Is(err, errNotLookedUp):
-		add("server", "is looked up when it is needed", "the address")
+		l.add("server", "is looked up when it is needed", "the address")
 	case err != nil:
-		add("server", "? "+explain(c.Context, "", err).what, "")
+		l.add("server", "? "+explain(c.Context, "", err).what, "")
 	default:
-		p.addServer(add, a, asWritten)
+		p.addServer(l, a, asWritten)
+		p.addLogin(l, a, set)
+		p.addArchive(l, a)
+		l.addWanted(a)
+		l.addLimits(a, set)
+		l.addTrim(a)
+		l.addPlacing(a)
 	}
-	if err != nil {
-		return all
+	if !set.Healthchecks.IsEmpty() {
+		l.add("healthchecks", masked, "")
 	}
-	if a.endpoint.Proxy != nil {
-		add("proxy", a.endpoint.Proxy.Redacted(), "ALL_PROXY")
+	return l.all
+}
+
+// settingList gathers settings, and finds out where each is from.
+type settingList struct {
+	c       *cli.Context
+	cfg     *config.File
+	account string
+	all     []setting
+}
+
+// Where a setting is from that nobody has made, and what is shown of a secret.
+const (
+	builtIn = "built in"
+	masked  = "***"
+)
+
+// add adds a setting that has a value; usual says where it is from if neither an
+// option nor the config file says it.
+func (l *settingList) add(key, value, usual string) {
+	from := l.cfg.Where(l.account, key)
+	if option := strings.ReplaceAll(key, "_", "-"); l.c.IsSet(option) {
+		from = "--" + option
 	}
-	add("user", a.user, "the server's URL, or the address")
-	login, state, _ := p.loginState(c, a, set)
-	add("auth", login, builtIn)
-	add("password", "***, "+state, "")
-	where := cfg.Where(name, "archive")
-	switch {
-	case c.String("to") != "":
-		where = "--to"
-	case where == "" && p.Getenv("MAILSTOW_ARCHIVE") != "":
-		where = "MAILSTOW_ARCHIVE"
-	case where == "" && cfg.WhereTop("archive") != "":
-		where = cfg.WhereTop("archive")
+	l.addFrom(key, value, first(from, usual))
+}
+
+func (l *settingList) addFrom(key, value, from string) {
+	if value != "" {
+		l.all = append(l.all, setting{key, value, from})
 	}
-	add("archive", a.dir, "")
-	all[len(all)-1].from = first(where, builtIn)
-	f := a.filter(time.Now())
-	add("folders", strings.Join(f.Folders, ", "), "")
-	add("include", strings.Join(f.Include, ", "), "")
-	add("exclude", strings.Join(f.Exclude, ", "), "")
-	if f.MaxSize > 0 {
-		add("max_size", octets(f.MaxSize), "")
-	}
-	usual := builtIn
-	if a.provider != nil && a.provider.Limits.Connections > 0 {
-		usual = "provider " + a.provider.Name
-	}
-	add("connections", fmt.Sprint(a.connections), usual)
-	if set.Bandwidth > 0 || c.IsSet("bwlimit") {
-		add("bwlimit", first(c.String("bwlimit"), octets(set.Bandwidth))+" a second", "")
-	}
-	for _, b := range []struct {
-		key    string
-		octets int64
-		set    int64
-	}{{"daily_download", a.download, set.DailyDownload}, {"daily_upload", a.upload, set.DailyUpload}} {
-		if b.octets > 0 {
-			add(b.key, octets(b.octets), "provider")
-		} else if b.set < 0 {
-			add(b.key, "off", "")
-		}
-	}
-	add("timeout", a.endpoint.Timeout.String(), builtIn)
-	add("keep_newer_than", first(a.keepNewer, "30d"), builtIn)
-	add("trim.quota", a.trim.Quota, "")
-	add("trim.until", a.trim.Until, "")
-	add("trim.older_than", a.trim.OlderThan, "")
-	add("trim.max_delete", first(a.trim.MaxDelete, "25%"), builtIn+", with --yes")
-	for key, yes := range map[string]bool{"trim.include_flagged": a.trim.IncludeFlagged, "trim.include_synced": a.trim.IncludeSynced, "trim.include_unread": a.trim.IncludeUnread, "trim.trash": a.trim.Trash} {
-		if yes {
-			add(key, "true", "")
-		}
-	}
-	add("trim.before", commandLine(a.trim.Before), "")
-	return all
 }
 
 // addServer lists where an account's server is.
-func (p *program) addServer(add func(key, value, usual string), a *account, set config.Account) {
+func (p *program) addServer(l *settingList, a *account, set config.Account) {
 	if a.provider != nil {
 		by := "its server"
 		if _, domain, ok := cutAddress(set.Address); ok && provider.OfDomain(domain) == a.provider {
 			by = "its address"
 		}
-		add("provider", a.provider.Name, by)
+		l.add("provider", a.provider.Name, by)
 	}
-	for _, s := range []struct{ key, url string }{{"server", set.Server}, {"imap", set.IMAP}, {"pop3", set.POP3}} {
-		add(s.key, redacted(s.url), "")
-	}
+	l.add("server", redacted(set.Server), "")
+	l.add("imap", redacted(set.IMAP), "")
+	l.add("pop3", redacted(set.POP3), "")
 	if set.Server == "" && set.IMAP == "" && set.POP3 == "" {
 		from := "the list of providers"
 		if known := p.servers().remembered(set.Address, time.Time{}); known != nil && set.Provider == "" {
 			from = known[0].By + ", remembered"
 		}
-		add("server", a.endpoint.Addr, from)
+		l.add("server", a.endpoint.Addr, from)
+	}
+	l.add("timeout", a.endpoint.Timeout.String(), builtIn)
+	l.add("tls_ca", set.TLSCA, "")
+	l.add("tls_fingerprint", set.TLSFingerprint, "")
+	l.add("tls_cert", set.TLSCert, "")
+	l.add("tls_key", set.TLSKey, "")
+	if a.endpoint.Proxy != nil {
+		l.addFrom("proxy", a.endpoint.Proxy.Redacted(), "ALL_PROXY")
+	}
+}
+
+// addLogin lists who logs in, and how.
+func (p *program) addLogin(l *settingList, a *account, set config.Account) {
+	l.add("user", a.user, "the server's URL, or the address")
+	l.add("auth_user", a.authUser, "")
+	login, state, _ := p.loginState(l.c, a, set)
+	l.add("auth", login, builtIn)
+	from := ""
+	for _, key := range []string{"password", "password_command", "password_file", "token_command"} {
+		from = first(from, l.cfg.Where(l.account, key))
+	}
+	l.addFrom("password", masked+", "+state, from)
+	if !slices.Contains(signIns, first(l.c.String("auth"), set.Auth)) {
+		return
+	}
+	kind := ""
+	if a.provider != nil && a.provider.SignIn != nil {
+		kind = a.provider.SignIn.Kind
+	}
+	o, secret := set.OAuth2.Or(set.Applications[kind]), ""
+	if !o.ClientSecret.IsEmpty() {
+		secret = masked
+	}
+	for _, s := range []struct{ key, value string }{
+		{"client_id", o.ClientID}, {"client_secret", secret}, {"client_secret_command", commandLine(o.Command)}, {"tenant", o.Tenant}, {"scopes", strings.Join(o.Scopes, ", ")},
+		{"auth_url", o.AuthURL}, {"token_url", o.TokenURL}, {"device_url", o.DeviceURL}, {"key_file", o.KeyFile},
+	} {
+		l.add("oauth2."+s.key, s.value, l.cfg.WhereTop("oauth2."+kind+"."+s.key))
+	}
+}
+
+// addArchive lists where an account's archive is.
+func (p *program) addArchive(l *settingList, a *account) {
+	from := l.cfg.Where(l.account, "archive")
+	switch {
+	case l.c.String("to") != "":
+		from = "--to"
+	case from == "" && p.Getenv("MAILSTOW_ARCHIVE") != "":
+		from = "MAILSTOW_ARCHIVE"
+	case from == "":
+		from = first(l.cfg.WhereTop("archive"), builtIn)
+	}
+	l.addFrom("archive", a.dir, from)
+}
+
+// addWanted lists which mail is wanted.
+func (l *settingList) addWanted(a *account) {
+	f := a.filter(time.Now())
+	l.add("folders", strings.Join(f.Folders, ", "), "--folder")
+	l.add("include", strings.Join(f.Include, ", "), "")
+	l.add("exclude", strings.Join(f.Exclude, ", "), "")
+	if f.MaxSize > 0 {
+		l.add("max_size", octets(f.MaxSize), "")
+	}
+}
+
+// addLimits lists how much an account's server is asked.
+func (l *settingList) addLimits(a *account, set config.Account) {
+	switch {
+	case a.protocol == mailbox.POP3:
+		l.addFrom("connections", fmt.Sprint(a.connections), "POP3 has one at a time")
+	case a.provider != nil && a.provider.Limits.Connections > 0:
+		l.add("connections", fmt.Sprint(a.connections), "provider "+a.provider.Name)
+	default:
+		l.add("connections", fmt.Sprint(a.connections), builtIn)
+	}
+	if set.Bandwidth > 0 || l.c.IsSet("bwlimit") {
+		l.add("bwlimit", first(l.c.String("bwlimit"), octets(set.Bandwidth))+" a second", "")
+	}
+	for _, b := range []struct {
+		key         string
+		octets, set int64
+	}{{"daily_download", a.download, set.DailyDownload}, {"daily_upload", a.upload, set.DailyUpload}} {
+		if b.octets > 0 {
+			l.add(b.key, octets(b.octets), "provider")
+		} else if b.set < 0 {
+			l.add(b.key, "off", "")
+		}
+	}
+}
+
+// addTrim lists how room is made.
+func (l *settingList) addTrim(a *account) {
+	l.add("keep_newer_than", first(a.keepNewer, "30d"), builtIn)
+	l.add("trim.quota", a.trim.Quota, "")
+	l.add("trim.until", a.trim.Until, "")
+	l.add("trim.older_than", a.trim.OlderThan, "")
+	l.add("trim.max_delete", first(a.trim.MaxDelete, "25%"), builtIn+", with --yes")
+	for _, s := range []struct {
+		key string
+		yes bool
+	}{{"include_flagged", a.trim.IncludeFlagged}, {"include_synced", a.trim.IncludeSynced}, {"include_unread", a.trim.IncludeUnread}, {"trash", a.trim.Trash}} {
+		if s.yes {
+			l.add("trim."+s.key, "true", "")
+		}
+	}
+	l.add("trim.before", commandLine(a.trim.Before), "")
+}
+
+// addPlacing lists where mail goes that is stored on the account's server.
+func (l *settingList) addPlacing(a *account) {
+	for _, from := range slices.Sorted(maps.Keys(a.mapping.Renamed)) {
+		l.addFrom("map", from+" -> "+a.mapping.Renamed[from], l.cfg.Where(l.account, "map"))
+	}
+	l.add("under", a.mapping.Under, "")
+	if a.mapping.NoRoles {
+		l.add("automap", "false", "")
 	}
 }

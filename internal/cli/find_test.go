@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"mailstow/internal/config"
 	"mailstow/internal/lookup"
 	"mailstow/internal/mailtest"
 )
@@ -173,6 +175,58 @@ func TestAccountThatIsSetUpWronglyStopsNoOther(t *testing.T) {
 	status, _, out, errs := finding(t, env, nil, "trim", "a", "good", "--older-than", "1y", "--yes", "--max-delete", "100%")
 	if status != exitIncomplete || len(subjects(t, s, "INBOX")) != 0 || !strings.Contains(errs, "mailstow: a: no mail server was found") {
 		t.Errorf("trim: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// Whatever an account may say is shown where it says it.
+func TestEachSettingIsShown(t *testing.T) {
+	s := mailtest.Dovecot(t) // whose certificate is at hand
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.toml")
+	const hidden = "5ecret"
+	set := map[string]string{
+		"address": `"me@example.org"`, "provider": `"gmail"`, "server": `"imaps://mail.example.org"`, "user": `"me"`, "auth_user": `"admin"`, "auth": `"oauth2"`,
+		"tls_ca": fmt.Sprintf("%q", s.CA), "tls_fingerprint": `"` + strings.Repeat("00", 32) + `"`, "timeout": `"90s"`, "archive": `"/mail"`,
+		"folders": `["INBOX"]`, "include": `["Work/**"]`, "exclude": `['\Junk']`, "max_size": `"25M"`, "bwlimit": `"1M"`, "daily_download": `"1G"`, "daily_upload": `"off"`, "connections": "3",
+		"healthchecks": `"https://hc.example.org/` + hidden + `"`, "map": `{ "Old" = "New" }`, "under": `"Moved"`, "automap": "false", "keep_newer_than": `"60d"`,
+		"trim.quota": `"2G"`, "trim.until": `"80%"`, "trim.older_than": `"1y"`, "trim.max_delete": `"10%"`, "trim.include_flagged": "true", "trim.include_unread": "true", "trim.include_synced": "true", "trim.trash": "true", "trim.before": `"true"`,
+		"oauth2.client_id": `"id"`, "oauth2.client_secret": `"` + hidden + `"`, "oauth2.client_secret_command": `"echo ` + "x" + `"`, "oauth2.tenant": `"t"`, "oauth2.scopes": `["mail"]`,
+		"oauth2.auth_url": `"https://a.example.org/a"`, "oauth2.token_url": `"https://a.example.org/t"`, "oauth2.device_url": `"https://a.example.org/d"`, "oauth2.key_file": `"/key"`,
+	}
+	elsewhere := []string{"imap", "pop3", "password", "password_command", "password_file", "token_command", "tls_cert", "tls_key"} // which do not go with these
+	for table, keys := range config.Keys() {
+		prefix := map[string]string{"accounts": "", "trim": "trim.", "oauth2": "oauth2."}
+		for _, key := range keys {
+			if under, ok := prefix[table]; ok && set[under+key] == "" && key != "trim" && key != "oauth2" && !slices.Contains(elsewhere, key) {
+				t.Errorf("the test does not know %s", under+key)
+			}
+		}
+	}
+	text, lines := "[accounts.a]\n", map[string]int{}
+	for key, value := range set {
+		text += key + " = " + value + "\n"
+		lines[key] = strings.Count(text, "\n")
+	}
+	text += "[accounts.b]\nimap = \"imaps://me@i.example.org\"\npop3 = \"pop3s://me@p.example.org\"\npassword_command = \"echo " + "x\"\n[accounts.c]\nserver = \"imaps://me@c.example.org\"\nauth = \"xoauth2\"\ntoken_command = \"echo x\"\n"
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	env := map[string]string{"HOME": dir, "MAILSTOW_CONFIG": file, "ALL_PROXY": "socks5://me:" + hidden + "@127.0.0.1:1"}
+	status, out, errs := mailstow(t, env, "config", "show", "--json")
+	got := map[string]string{}
+	for _, o := range objects(t, out, "setting") {
+		got[fmt.Sprint(o["account"], " ", o["key"])] = fmt.Sprint(o["from"])
+	}
+	for key, line := range lines {
+		if want := fmt.Sprintf("%s:%d", file, line); got["a "+key] != want {
+			t.Errorf("%s is from %q, want %s", key, got["a "+key], want)
+		}
+	}
+	for key, want := range map[string]string{"a proxy": "ALL_PROXY", "b imap": file, "b pop3": file, "b password": file, "c password": file} {
+		if !strings.HasPrefix(got[key], want) {
+			t.Errorf("%s is from %q, want %s", key, got[key], want)
+		}
+	}
+	if status != exitOK || strings.Contains(out+errs, hidden) {
+		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 }
 

@@ -39,33 +39,22 @@ func (p *program) signsIn(a *account, set config.Account) error {
 	if err != nil {
 		return err
 	}
-	withSecret := func(ctx context.Context) (signin.Application, error) {
-		app := app
-		var err error
-		app.Secret, err = secret(ctx)
-		return app, err
-	}
 	if how == byApp {
-		a.tokens = keptInMemory(func(ctx context.Context) (*signin.Grant, error) {
-			app, err := withSecret(ctx)
-			if err != nil {
+		a.tokens = keptInMemory(func(ctx context.Context) (_ *signin.Grant, err error) {
+			app := app
+			if app.Secret, err = secret(ctx); err != nil {
 				return nil, err
 			}
 			return app.AppOnly(ctx)
 		})
 	} else {
-		a.signIn = func(ctx context.Context) (*signin.Tokens, error) {
-			app, err := withSecret(ctx)
+		a.signIn = func() *signin.Tokens {
 			t := p.tokens(a.name)
-			t.App, t.Server = app, a.server()
-			return t, err
+			t.App, t.Secret, t.Server = app, secret, a.server()
+			return t
 		}
 		a.tokens = func(ctx context.Context, used credential.Secret) (credential.Secret, error) {
-			t, err := a.signIn(ctx)
-			if err != nil {
-				return credential.Secret{}, err
-			}
-			return t.Token(ctx, used)
+			return a.signIn().Token(ctx, used)
 		}
 	}
 	p.useTokens(a)

@@ -19,8 +19,9 @@ import (
 // time: whoever renews a token ends the one before.
 type Tokens struct {
 	App    Application
-	Server string // of the mail, to which the tokens go
-	Name   string // under which the grant is kept
+	Secret func(context.Context) (credential.Secret, error) // of the application, where it has one to be asked for; nil for App.Secret
+	Server string                                           // of the mail, to which the tokens go
+	Name   string                                           // under which the grant is kept
 	Store  credential.Store
 	Locks  string // a directory for lock files
 }
@@ -48,15 +49,28 @@ func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.
 	if g.Good(time.Now()) && g.Access != used.Reveal() {
 		return credential.NewSecret(g.Access), nil
 	}
+	app, err := t.Application(ctx)
+	if err != nil {
+		return credential.Secret{}, err
+	}
 	if err := t.replace(g); err != nil { // where the old one cannot be written the new one could not either, and would be lost
 		return credential.Secret{}, err
 	}
 	// From here on the old one may not be good any more: whatever ends the run, the
 	// answer is waited for, and kept.
-	if g, err = t.App.Renew(context.WithoutCancel(ctx), g); err != nil {
+	if g, err = app.Renew(context.WithoutCancel(ctx), g); err != nil {
 		return credential.Secret{}, err
 	}
 	return credential.NewSecret(g.Access), t.replace(g)
+}
+
+// Application returns the application with its secret.
+func (t *Tokens) Application(ctx context.Context) (app Application, err error) {
+	app = t.App
+	if t.Secret != nil {
+		app.Secret, err = t.Secret(ctx)
+	}
+	return app, err
 }
 
 // Grant returns what is kept.
