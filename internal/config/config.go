@@ -302,6 +302,9 @@ func Read(path, home string) (*File, error) {
 		doc.OAuth2[kind] = app
 		secret = secret || !app.ClientSecret.IsEmpty()
 	}
+	if err := r.oauth2("defaults", &doc.Defaults.OAuth2); err != nil {
+		return nil, err
+	}
 	for name, s := range doc.Accounts {
 		a, err := r.account(name, s, doc.Defaults)
 		if err != nil {
@@ -323,13 +326,6 @@ func Read(path, home string) (*File, error) {
 			return nil, &Error{Path: path, Line: r.lineOf(a.Name), Text: fmt.Sprintf("[accounts.%s] and [accounts.%s] would share a password: %s is for both", other, a.Name, a.Variable()), Hint: "call one of them something else"}
 		}
 		byVariable[a.Variable()] = a.Name
-		for key, text := range map[string]string{"server": a.Server, "imap": a.IMAP, "pop3": a.POP3} {
-			if u, err := url.Parse(text); err == nil && u.User != nil {
-				if _, has := u.User.Password(); has {
-					return nil, &Error{Path: path, Line: r.lineOf(a.Name), Text: fmt.Sprintf("%s of [accounts.%s] has a password in it, which is shown in many places", key, a.Name), Hint: "password_command = \"...\", or mailstow auth login " + a.Name}
-				}
-			}
-		}
 	}
 	return file, nil
 }
@@ -413,82 +409,97 @@ func (r reader) account(name string, s, defaults settings) (Account, error) {
 		return fail(fmt.Sprintf("an account cannot be called %q", name), "use small letters, digits, _ and -")
 	}
 	a := Account{
-		Name:           name,
-		Address:        s.Address,
-		Provider:       strings.ToLower(or(s.Provider, defaults.Provider)),
-		Server:         s.Server,
-		IMAP:           s.IMAP,
-		POP3:           s.POP3,
-		User:           or(s.User, defaults.User),
-		PasswordFile:   r.expand(or(s.PasswordFile, defaults.PasswordFile)),
-		TLSCA:          r.expand(or(s.TLSCA, defaults.TLSCA)),
-		TLSFingerprint: or(s.TLSFingerprint, defaults.TLSFingerprint),
-		TLSCert:        r.expand(or(s.TLSCert, defaults.TLSCert)),
-		TLSKey:         r.expand(or(s.TLSKey, defaults.TLSKey)),
-		Archive:        r.expand(or(s.Archive, defaults.Archive)),
-		Auth:           strings.ToLower(or(s.Auth, defaults.Auth)),
-		AuthUser:       or(s.AuthUser, defaults.AuthUser),
-		Folders:        orList(s.Folders, defaults.Folders),
-		Include:        orList(s.Include, defaults.Include),
-		Exclude:        orList(s.Exclude, defaults.Exclude),
-		Connections:    s.Connections,
+		Name:        name,
+		Address:     s.Address,
+		Archive:     r.expand(or(s.Archive, defaults.Archive)),
+		Folders:     orList(s.Folders, defaults.Folders),
+		Include:     orList(s.Include, defaults.Include),
+		Exclude:     orList(s.Exclude, defaults.Exclude),
+		Connections: s.Connections,
+		OAuth2:      s.OAuth2,
 	}
-	if s.Server == "" && s.IMAP == "" && s.POP3 == "" {
-		a.Server, a.IMAP, a.POP3 = defaults.Server, defaults.IMAP, defaults.POP3
+	if err := r.oauth2(name, &a.OAuth2); err != nil {
+		return Account{}, err
 	}
+	a.OAuth2 = a.OAuth2.Or(defaults.OAuth2)
 	if a.Connections == 0 {
 		a.Connections = defaults.Connections
 	}
 	if a.Connections < 0 {
 		return fail(fmt.Sprintf("connections of [accounts.%s]: there must be one at least", name), "")
 	}
-	if s.Password != "" || s.PasswordFile != "" || s.PasswordCommand != nil {
-		defaults.Password, defaults.PasswordCommand = "", nil // one account's password is no other's
-		a.PasswordFile = r.expand(s.PasswordFile)
-	}
-	if p := or(s.Password, defaults.Password); p != "" {
-		a.Password, a.HasPassword = credential.NewSecret(p), true
-	}
-	if text, hint := a.setCommands(s, defaults); text != "" {
-		return fail(text, hint)
-	}
-	if err := r.oauth2(name, &s.OAuth2); err != nil {
-		return Account{}, err
-	}
-	if err := r.oauth2("defaults", &defaults.OAuth2); err != nil {
-		return Account{}, err
-	}
-	a.OAuth2 = s.OAuth2.Or(defaults.OAuth2)
 	if a.Healthchecks = s.Healthchecks; a.Healthchecks.IsEmpty() {
 		a.Healthchecks = defaults.Healthchecks
 	}
-	if a.Map = s.Map; a.Map == nil {
-		a.Map = defaults.Map
+	a.setPlacing(s, defaults)
+	for _, set := range []func(s, defaults settings) (text, hint string){
+		func(s, defaults settings) (text, hint string) { return r.setServer(&a, s, defaults) },
+		func(s, defaults settings) (text, hint string) { return r.setLogin(&a, s, defaults) },
+		a.setSizes, a.setTrim,
+	} {
+		if text, hint := set(s, defaults); text != "" {
+			return fail(text, hint)
+		}
 	}
-	if s.Automap == nil {
-		s.Automap = defaults.Automap
+	return a, nil
+}
+
+// setServer reads where an account's server is, and tells what is wrong with that.
+func (r reader) setServer(a *Account, s, defaults settings) (text, hint string) {
+	a.Provider = strings.ToLower(or(s.Provider, defaults.Provider))
+	a.Server, a.IMAP, a.POP3 = s.Server, s.IMAP, s.POP3
+	if s.Server == "" && s.IMAP == "" && s.POP3 == "" {
+		a.Server, a.IMAP, a.POP3 = defaults.Server, defaults.IMAP, defaults.POP3
 	}
-	a.Under, a.NoAutomap = or(s.Under, defaults.Under), s.Automap != nil && !*s.Automap
-	if text, hint := a.setSizes(s, defaults); text != "" {
-		return fail(text, hint)
-	}
-	if text, hint := a.setTrim(s, defaults); text != "" {
-		return fail(text, hint)
-	}
+	a.TLSCA, a.TLSFingerprint = r.expand(or(s.TLSCA, defaults.TLSCA)), or(s.TLSFingerprint, defaults.TLSFingerprint)
+	a.TLSCert, a.TLSKey = r.expand(or(s.TLSCert, defaults.TLSCert)), r.expand(or(s.TLSKey, defaults.TLSKey))
 	if t := or(s.Timeout, defaults.Timeout); t != "" {
 		d, err := time.ParseDuration(t)
 		if err != nil || d <= 0 {
-			return fail(fmt.Sprintf("timeout = %q is no time", t), `write it like "60s" or "2m"`)
+			return fmt.Sprintf("timeout = %q is no time", t), `write it like "60s" or "2m"`
 		}
 		a.Timeout = d
 	}
 	switch {
 	case a.Server == "" && a.IMAP == "" && a.POP3 == "" && a.Address == "" && a.Provider == "":
-		return fail(fmt.Sprintf("[accounts.%s] has neither a server nor an address", name), `address = "me@example.org", or server = "imaps://mail.example.org"`)
+		return fmt.Sprintf("[accounts.%s] has neither a server nor an address", a.Name), `address = "me@example.org", or server = "imaps://mail.example.org"`
 	case a.Server != "" && (a.IMAP != "" || a.POP3 != ""):
-		return fail(fmt.Sprintf("[accounts.%s] has server beside imap or pop3", name), `give imap = "imaps://..." and pop3 = "pop3s://..." alone`)
+		return fmt.Sprintf("[accounts.%s] has server beside imap or pop3", a.Name), `give imap = "imaps://..." and pop3 = "pop3s://..." alone`
 	}
-	return a, nil
+	for key, text := range map[string]string{"server": a.Server, "imap": a.IMAP, "pop3": a.POP3} {
+		if u, err := url.Parse(text); err == nil && u.User != nil {
+			if _, has := u.User.Password(); has {
+				return fmt.Sprintf("%s of [accounts.%s] has a password in it, which is shown in many places", key, a.Name), "password_command = \"...\", or mailstow auth login " + a.Name
+			}
+		}
+	}
+	return "", ""
+}
+
+// setLogin reads who logs in, and how, and tells what is wrong with that.
+func (r reader) setLogin(a *Account, s, defaults settings) (text, hint string) {
+	a.User = or(s.User, defaults.User)
+	a.Auth, a.AuthUser = strings.ToLower(or(s.Auth, defaults.Auth)), or(s.AuthUser, defaults.AuthUser)
+	if s.Password != "" || s.PasswordFile != "" || s.PasswordCommand != nil {
+		defaults.Password, defaults.PasswordFile, defaults.PasswordCommand = "", "", nil // one account's password is no other's
+	}
+	a.PasswordFile = r.expand(or(s.PasswordFile, defaults.PasswordFile))
+	if p := or(s.Password, defaults.Password); p != "" {
+		a.Password, a.HasPassword = credential.NewSecret(p), true
+	}
+	return a.setCommands(s, defaults)
+}
+
+// setPlacing reads where mail goes that is stored on the account's server.
+func (a *Account) setPlacing(s, defaults settings) {
+	if a.Map = s.Map; a.Map == nil {
+		a.Map = defaults.Map
+	}
+	automap := s.Automap
+	if automap == nil {
+		automap = defaults.Automap
+	}
+	a.Under, a.NoAutomap = or(s.Under, defaults.Under), automap != nil && !*automap
 }
 
 // oauth2 reads the command and the file of an application.
