@@ -69,7 +69,7 @@ func dialled[C any](ctx context.Context, a *account, dial func(context.Context, 
 		return conn, err
 	}
 	l := a.login(secret)
-	err = a.loggingIn(ctx, &l, func() (err error) { conn, err = dial(ctx, a.endpoint, l); return err })
+	err = a.loggingIn(ctx, &l, func() (err error) { conn, err = dial(ctx, a.reached(), l); return err })
 	return conn, err
 }
 

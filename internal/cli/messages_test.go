@@ -119,29 +119,17 @@ func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
-	must(t, err)
-	defer ln.Close()
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hi\r\n")
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					tag, _, _ := strings.Cut(lines.Text(), " ")
-					io.WriteString(conn, tag+" NO [AUTHENTICATIONFAILED] no\r\n")
-				}
-			}()
+	addr := mailtest.Serve(t, func(raw net.Conn) {
+		conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+		io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hi\r\n")
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			tag, _, _ := strings.Cut(lines.Text(), " ")
+			io.WriteString(conn, tag+" NO [AUTHENTICATIONFAILED] no\r\n")
 		}
-	}()
+	})
 	dir := t.TempDir()
 	ca := filepath.Join(dir, "ca.pem")
 	must(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	addr := ln.Addr().String()
 	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "backup", "imaps://alice@"+addr, "--to", dir, "--tls-ca", ca)
 	_, port, _ := strings.Cut(addr, ":")
 	want := "mailstow: alice@127.0.0.1: 127.0.0.1 showed a certificate for localhost\n  why:    the provider hosts your domain; the name you use is not in its certificate.\n  do:     if that is your provider: server = \"imaps://localhost:" + port + "\"      (that name was tried and its certificate is valid)\n"
@@ -180,23 +168,13 @@ func TestManyNamesInACertificateAreNotAllTried(t *testing.T) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer ln.Close()
 	var asked atomic.Int32
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			asked.Add(1)
-			tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Handshake()
-			conn.Close()
-		}
-	}()
+	addr := mailtest.Serve(t, func(conn net.Conn) {
+		asked.Add(1)
+		tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Handshake()
+	})
 	dir := t.TempDir()
-	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "check", "imaps://alice@"+ln.Addr().String(), "--to", dir)
+	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "check", "imaps://alice@"+addr, "--to", dir)
 	if n := asked.Load(); status != exitUnavailable || !strings.Contains(errs, "use the provider's own name") || n > 3 {
 		t.Errorf("status %d, %d connections\n%s%s", status, n, out, errs)
 	}

@@ -22,6 +22,7 @@ import (
 
 // pings is a service that waits for pings.
 type pings struct {
+	web *httptest.Server
 	mu  sync.Mutex
 	got []string
 }
@@ -50,21 +51,35 @@ func paths(all []string) string {
 	return strings.Join(list, " ")
 }
 
+// watched is a server with mail, an account's environment for it, and a service
+// that waits for pings. configure writes the config file: what is in it stands
+// below the archive's root, with CHECK for the service's address and SERVER for
+// the mail server's.
+func watched(t *testing.T) (s *mailtest.Server, env map[string]string, service *pings, root string, configure func(text string)) {
+	t.Helper()
+	s = mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly())
+	service = &pings{}
+	service.web = httptest.NewServer(service)
+	t.Cleanup(service.web.Close)
+	env, root = home(t, s), t.TempDir()
+	env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
+	for _, name := range []string{"A", "B"} {
+		env["MAILSTOW_PASSWORD_"+name] = s.Password("alice")
+	}
+	return s, env, service, root, func(text string) {
+		t.Helper()
+		write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n", root)+strings.NewReplacer("CHECK", service.web.URL, "SERVER", address("imap+insecure", s.IMAP)).Replace(text))
+	}
+}
+
 // Whoever keeps watch at night hears of each run, and of what was wrong; of a run
 // that stopped at its limit as of a good one.
 func TestWatchIsToldHowRunsGo(t *testing.T) {
-	s := mailtest.Dovecot(t)
-	fill(t, s, "INBOX", ugly())
-	service := &pings{}
-	web := httptest.NewServer(service)
-	defer web.Close()
-	env, root := home(t, s), t.TempDir()
-	config, metrics := filepath.Join(env["HOME"], "config.toml"), filepath.Join(t.TempDir(), "mailstow.prom")
-	env["MAILSTOW_CONFIG"], env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_B"] = config, s.Password("alice"), s.Password("alice")
-	text := func(more string) string {
-		return fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"%s/all\"\nmetrics_file = %q\n[accounts.a]\nserver = %q\nhealthchecks = \"%s/a\"\n%s", root, web.URL, metrics, address("imap+insecure", s.IMAP), web.URL, more)
-	}
-	write(t, config, text("[accounts.b]\nserver = "+fmt.Sprintf("%q", address("imap+insecure", s.IMAP))+"\n"))
+	s, env, service, _, configure := watched(t)
+	metrics := filepath.Join(t.TempDir(), "mailstow.prom")
+	head := fmt.Sprintf("[notify]\nhealthchecks = \"CHECK/all\"\nmetrics_file = %q\n[accounts.a]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n", metrics)
+	configure(head + "[accounts.b]\nserver = \"SERVER\"\n")
 	if status, out, errs := mailstow(t, env, "backup"); status != exitOK || out+errs != "" {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
@@ -84,7 +99,7 @@ func TestWatchIsToldHowRunsGo(t *testing.T) {
 	}
 	success := regexp.MustCompile(`mailstow_last_success_timestamp_seconds\{account="a"\} \d+`).FindString(read())
 
-	write(t, config, text("[accounts.c]\nserver = \"imap+insecure://alice@127.0.0.1:1\"\npassword_command = \"echo x\"\n"))
+	configure(head + "[accounts.c]\nserver = \"imap+insecure://alice@127.0.0.1:1\"\npassword_command = \"echo x\"\n")
 	env["MAILSTOW_PASSWORD_A"] = "wrong"
 	if status, out, errs := mailstow(t, env, "backup"); status != exitIncomplete {
 		t.Errorf("status %d\n%s%s", status, out, errs)
@@ -98,12 +113,12 @@ func TestWatchIsToldHowRunsGo(t *testing.T) {
 	}
 
 	env["MAILSTOW_PASSWORD_A"] = s.Password("alice")
-	write(t, config, text("daily_download = \"1K\"\n"))
+	configure(head + "daily_download = \"1K\"\n")
 	mailstow(t, env, "backup")
 	if got := paths(service.take()); got != "/all/start /a/start /a/0 /all/0" {
 		t.Errorf("at the limit: pings %q", got)
 	}
-	write(t, config, text(""))
+	configure(head)
 	if status, out, errs := mailstow(t, env, "trim", "a", "--older-than", "1d", "--keep-newer-than", "1d", "--yes", "--max-delete", "100%"); status != exitOK {
 		t.Errorf("trim: status %d\n%s%s", status, out, errs)
 	}
@@ -115,7 +130,7 @@ func TestWatchIsToldHowRunsGo(t *testing.T) {
 			t.Errorf("%q tells the watch", args)
 		}
 	}
-	web.Close()
+	service.web.Close()
 	status, out, errs := mailstow(t, env, "backup")
 	if status != exitOK || strings.Count(errs, "warning: ") != 4 || strings.Contains(errs, "/all") {
 		t.Errorf("nobody is there: status %d\n%s%s", status, out, errs)
@@ -124,14 +139,8 @@ func TestWatchIsToldHowRunsGo(t *testing.T) {
 
 // Another run is at work: that one tells how it goes, and whether it has ended.
 func TestRunThatFindsAnotherTellsNothing(t *testing.T) {
-	s := mailtest.Dovecot(t)
-	fill(t, s, "INBOX", ugly())
-	service := &pings{}
-	web := httptest.NewServer(service)
-	defer web.Close()
-	env, root := home(t, s), t.TempDir()
-	env["MAILSTOW_CONFIG"], env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_B"] = filepath.Join(env["HOME"], "config.toml"), s.Password("alice"), s.Password("alice")
-	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"%s/all\"\n[accounts.a]\nserver = %q\nhealthchecks = \"%s/a\"\n[accounts.b]\nserver = %q\n", root, web.URL, address("imap+insecure", s.IMAP), web.URL, address("imap+insecure", s.IMAP)))
+	_, env, service, root, configure := watched(t)
+	configure("[notify]\nhealthchecks = \"CHECK/all\"\n[accounts.a]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n[accounts.b]\nserver = \"SERVER\"\n")
 	if status, out, errs := mailstow(t, env, "backup"); status != exitOK {
 		t.Fatalf("status %d\n%s%s", status, out, errs)
 	}
@@ -150,11 +159,9 @@ func TestRunThatFindsAnotherTellsNothing(t *testing.T) {
 
 // What one archive cannot tell is no reason to tell nothing of the others.
 func TestUnreadableArchiveLeavesTheOthersTheirMetrics(t *testing.T) {
-	s := mailtest.Dovecot(t)
-	fill(t, s, "INBOX", ugly())
-	env, root, metrics := home(t, s), t.TempDir(), filepath.Join(t.TempDir(), "mailstow.prom")
-	env["MAILSTOW_CONFIG"], env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_B"] = filepath.Join(env["HOME"], "config.toml"), s.Password("alice"), s.Password("alice")
-	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[notify]\nmetrics_file = %q\n[accounts.a]\nserver = %q\n[accounts.b]\nserver = %q\n", root, metrics, address("imap+insecure", s.IMAP), address("imap+insecure", s.IMAP)))
+	_, env, _, root, configure := watched(t)
+	metrics := filepath.Join(t.TempDir(), "mailstow.prom")
+	configure(fmt.Sprintf("[notify]\nmetrics_file = %q\n[accounts.a]\nserver = \"SERVER\"\n[accounts.b]\nserver = \"SERVER\"\n", metrics))
 	must(t, os.MkdirAll(filepath.Join(root, "a", ".mailstow"), 0o700))
 	write(t, filepath.Join(root, "a", ".mailstow", "archive.toml"), "format = 1000\nid = \"x\"\n")
 	status, out, errs := mailstow(t, env, "backup")
@@ -167,34 +174,19 @@ func TestUnreadableArchiveLeavesTheOthersTheirMetrics(t *testing.T) {
 // A program that stays has one check for all its accounts: it is good while all of
 // them are, whichever of them has been looked at last.
 func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
-	s := mailtest.Dovecot(t)
-	fill(t, s, "INBOX", ugly())
-	service := &pings{}
-	web := httptest.NewServer(service)
-	defer web.Close()
+	_, env, service, _, configure := watched(t)
 	var right atomic.Bool
-	env, root := home(t, s), t.TempDir()
-	file := filepath.Join(env["HOME"], "config.toml")
 	getenv := func(name string) string {
-		switch {
-		case name == "MAILSTOW_CONFIG":
-			return file
-		case name == "MAILSTOW_PASSWORD_B" && !right.Load():
+		if name == "MAILSTOW_PASSWORD_B" && !right.Load() {
 			return "wrong"
-		case strings.HasPrefix(name, "MAILSTOW_PASSWORD_"):
-			return s.Password("alice")
 		}
 		return env[name]
 	}
-	account := func(name, server string) string {
-		return fmt.Sprintf("[accounts.%s]\nserver = %q\nhealthchecks = \"%s/%s\"\n", name, server, web.URL, name)
-	}
-	head := fmt.Sprintf("archive = %q\n[notify]\nhealthchecks = \"%s/all\"\n", root, web.URL)
-	both := head + account("a", address("imap+insecure", s.IMAP)) + account("b", address("imap+insecure", s.IMAP))
+	both := "[notify]\nhealthchecks = \"CHECK/all\"\n[accounts.a]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n[accounts.b]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/b\"\n"
 	var heard string
 	stay := func(config, until string) {
 		t.Helper()
-		write(t, file, config)
+		configure(config)
 		ctx, end := context.WithCancelCause(t.Context())
 		ended := make(chan int)
 		go func() {
@@ -213,7 +205,7 @@ func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 		}
 		service.take()
 	}
-	stay(both+account("c", "imap+insecure://alice@mail.example.org"), `/a/0.*/a/0`)
+	stay(both+"[accounts.c]\nserver = \"imap+insecure://alice@mail.example.org\"\nhealthchecks = \"CHECK/c\"\n", `/a/0.*/a/0`)
 	if !strings.Contains(heard, "/c/78") || strings.Count(heard, "/b/77") < 1 || !regexp.MustCompile(`/all/3\b.*/a/0`).MatchString(heard) || regexp.MustCompile(`/(b/77|c/78).*/all/0`).MatchString(heard) {
 		t.Errorf("with one that is refused and one that cannot be: %s", heard)
 	}

@@ -2,12 +2,12 @@ package netconn_test
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"testing"
 	"time"
 
+	"mailstow/internal/mailtest"
 	"mailstow/internal/netconn"
 )
 
@@ -41,61 +41,32 @@ func TestProxyIsChosenByTheEnvironment(t *testing.T) {
 // asked for, and tells the names.
 func socks(t *testing.T, target string) (addr string, names chan string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
 	names = make(chan string, 10)
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				in := bufio.NewReader(conn)
-				head := make([]byte, 2)
-				io.ReadFull(in, head)
-				io.CopyN(io.Discard, in, int64(head[1]))
-				conn.Write([]byte{5, 0}) // nobody has to say who they are
-				ask := make([]byte, 5)
-				io.ReadFull(in, ask)
-				name := make([]byte, int(ask[4])+2)
-				io.ReadFull(in, name)
-				names <- string(name[:len(name)-2])
-				conn.Write([]byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 0})
-				server, err := net.Dial("tcp", target)
-				if err != nil {
-					return
-				}
-				defer server.Close()
-				go io.Copy(server, in)
-				io.Copy(conn, server)
-			}()
+	return mailtest.Serve(t, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		head := make([]byte, 2)
+		io.ReadFull(in, head)
+		io.CopyN(io.Discard, in, int64(head[1]))
+		conn.Write([]byte{5, 0}) // nobody has to say who they are
+		ask := make([]byte, 5)
+		io.ReadFull(in, ask)
+		name := make([]byte, int(ask[4])+2)
+		io.ReadFull(in, name)
+		names <- string(name[:len(name)-2])
+		conn.Write([]byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 0})
+		server, err := net.Dial("tcp", target)
+		if err != nil {
+			return
 		}
-	}()
-	return ln.Addr().String(), names
+		defer server.Close()
+		go io.Copy(server, in)
+		io.Copy(conn, server)
+	}), names
 }
 
 func TestServerIsReachedOverAProxy(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(conn, "* OK hi\r\n")
-			conn.Close()
-		}
-	}()
-	addr, names := socks(t, ln.Addr().String())
+	server := mailtest.Serve(t, func(conn net.Conn) { io.WriteString(conn, "* OK hi\r\n") })
+	addr, names := socks(t, server)
 	u, err := netconn.ProxyFor(func(name string) string { return map[string]string{"ALL_PROXY": "socks5://" + addr}[name] }, "imap.example.invalid:143")
 	if err != nil {
 		t.Fatal(err)
