@@ -49,9 +49,16 @@ func Run(ctx context.Context, env Env) int {
 		p.rootHelp(app)
 		return exitOK
 	}
+	if args[0] == "--version" || args[0] == "-V" {
+		fmt.Fprintln(p.Stdout, "mailstow", version())
+		return exitOK
+	}
 	if args[0] == completing {
 		p.complete(ctx, app, args[1:])
 		return exitOK
+	}
+	if args[0] == "help" {
+		args = append(args[1:2:2], "--help")
 	}
 	args, err := arrange(app, args)
 	if err == nil {
@@ -85,17 +92,16 @@ func (p *program) terminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd())) && p.Getenv("TERM") != "dumb"
 }
 
+func init() { cli.FlagStringer = optionHelp }
+
 func (p *program) app() *cli.App {
-	cli.VersionFlag = &cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version", DisableDefaultText: true}
-	cli.FlagStringer = optionHelp
-	cli.VersionPrinter = func(c *cli.Context) { fmt.Fprintln(c.App.Writer, "mailstow", c.App.Version) }
 	app := &cli.App{
 		Name:                      "mailstow",
 		Usage:                     "keep mail safe: back it up, prove that it is whole, make room for more",
-		Version:                   version(),
 		Writer:                    p.Stdout,
 		ErrWriter:                 p.Stderr,
-		HideHelpCommand:           true,
+		HideHelp:                  true, // the library's flags for help and version are shared by all runs of a process
+		HideVersion:               true,
 		DisableSliceFlagSeparator: true, // a folder may be called "a,b"
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usageFailed,
@@ -112,7 +118,7 @@ func (p *program) app() *cli.App {
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = usageFailed
-		c.HideHelpCommand = true
+		c.HideHelp = true
 		c.CustomHelpTemplate = commandHelp
 		c.Flags = append(c.Flags, commonFlags()...)
 	}
@@ -208,6 +214,7 @@ func commonFlags() []cli.Flag {
 		yes("json", "print JSON lines on stdout"),
 		text("log-file", "write all that happens to `FILE` too, as JSON lines"),
 		yes("no-input", "never ask; fail with what is needed"),
+		yes("help", "show help", "h"),
 	}
 }
 
