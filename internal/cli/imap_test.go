@@ -118,6 +118,7 @@ func TestOnlyWhatHasChangedIsLookedAt(t *testing.T) {
 
 // The connection is cut every few hundred kilobytes, on all connections.
 func TestCutEveryFewHundredKilobytes(t *testing.T) {
+	t.Parallel()
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
 		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Cut: 300 << 10})
@@ -165,6 +166,7 @@ var courierStub = sha256.Sum256([]byte("From: System Administrator <root@localho
 // Mail comes, goes and changes while the backup runs. What stays is archived,
 // and nothing is doubled.
 func TestMailboxThatChangesDuringTheRun(t *testing.T) {
+	t.Parallel()
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
 		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{Delay: 5 * time.Millisecond})
@@ -316,6 +318,7 @@ func TestLimitsEndARunWith75(t *testing.T) {
 
 // --watch stays, copies what comes within seconds, and ends when it is told.
 func TestWatchCopiesMailAsItComes(t *testing.T) {
+	t.Parallel()
 	binary := built(t)
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
@@ -426,6 +429,7 @@ func TestCopiesAreDownloadedOnce(t *testing.T) {
 
 // A folder may be renamed, moved, or deleted and made again on the server.
 func TestFolderThatIsRenamedOnTheServer(t *testing.T) {
+	t.Parallel()
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
 		relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
@@ -475,6 +479,7 @@ func TestFolderThatIsRenamedOnTheServer(t *testing.T) {
 
 // A connection on which mail is awaited is lost, as in weeks it will be.
 func TestWatchIsMadeAgainWhenItIsLost(t *testing.T) {
+	t.Parallel()
 	s := mailtest.Dovecot(t)
 	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
 	env, to := home(t, s), filepath.Join(t.TempDir(), "archive")
@@ -509,6 +514,7 @@ func TestWatchIsMadeAgainWhenItIsLost(t *testing.T) {
 
 // A server that never stops telling must not be asked all the time.
 func TestWatchDoesNotRunAllTheTime(t *testing.T) {
+	t.Parallel()
 	s := mailtest.Dovecot(t)
 	relay := mailtest.NewRelay(t, s.IMAP, mailtest.Line{})
 	env, to := home(t, s), filepath.Join(t.TempDir(), "archive")

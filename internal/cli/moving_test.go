@@ -172,6 +172,7 @@ func TestMoveKilledWhileItRunsDoublesNothing(t *testing.T) {
 // Run ends at once when it is interrupted, and the next run waits for what the
 // server is still storing.
 func TestMoveInterruptedAndRunAgainAtOnce(t *testing.T) {
+	t.Parallel()
 	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
 	mail := numbered(0, 60)
 	fill(t, a, "INBOX", mail)
@@ -670,6 +671,7 @@ func TestReportsTellTheTruth(t *testing.T) {
 }
 
 func TestCheckTellsWhatABackupWouldPull(t *testing.T) {
+	t.Parallel()
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		n := fill(t, s, "INBOX", numbered(0, 12))
 		root := t.TempDir()

@@ -174,6 +174,7 @@ func TestUnreadableArchiveLeavesTheOthersTheirMetrics(t *testing.T) {
 // A program that stays has one check for all its accounts: it is good while all of
 // them are, whichever of them has been looked at last.
 func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
+	t.Parallel()
 	_, env, service, _, configure := watched(t)
 	var right atomic.Bool
 	getenv := func(name string) string {
@@ -217,6 +218,7 @@ func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 // How far a long run has come is told to who asks for it, and in a line now and
 // then if that is wished.
 func TestProgressIsToldWithoutATerminal(t *testing.T) {
+	t.Parallel()
 	s := mailtest.Dovecot(t)
 	var all [][]byte
 	for i := range 40 {

@@ -32,6 +32,7 @@ func inboxOf(to string) string { return filepath.Join(to, "alice@127.0.0.1", "IN
 // Whatever a server calls its messages, they come once, also when the line is
 // cut all the time and mail arrives between the sessions.
 func TestPOP3OverACutLine(t *testing.T) {
+	t.Parallel()
 	servers := map[string]*mailtest.Server{"cyrus": mailtest.Cyrus(t), "courier": mailtest.Courier(t)}
 	for _, format := range []string{"%08Xu%08Xv", "%f", "%Mf", "%v.%u"} {
 		servers["dovecot, UIDL "+format] = mailtest.Dovecot(t, "protocol pop3 {\n pop3_uidl_format = "+format+"\n}")
@@ -61,6 +62,7 @@ func TestPOP3OverACutLine(t *testing.T) {
 // One archive, now over POP3 and now over IMAP, in either order, with mail
 // coming in between: one set of messages. What IMAP alone knows is filled in.
 func TestHybridEndsAsOneSetOfMessages(t *testing.T) {
+	t.Parallel()
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		for _, order := range []string{"pop3 imap pop3", "imap pop3 imap", "pop3 pop3 imap imap"} {
 			c := s.Login(t, "alice")
@@ -134,6 +136,7 @@ func TestAgeOverPOP3IsTheHeaders(t *testing.T) {
 // Mail that begins with a dot has no header that could be asked for; it keeps
 // nothing else from coming.
 func TestMailThatBeginsWithADotStopsNothing(t *testing.T) {
+	t.Parallel()
 	for _, s := range []*mailtest.Server{mailtest.Dovecot(t), mailtest.Courier(t)} {
 		messages := numbered(0, 5)
 		for i := range 3 {
@@ -154,6 +157,7 @@ func TestMailThatBeginsWithADotStopsNothing(t *testing.T) {
 }
 
 func TestViaChoosesTheServer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.toml")
 	write(t, config, "[accounts.both]\nuser = \"a\"\nimap = \"imaps://imap.invalid\"\npop3 = \"pop3s://pop.invalid\"\npassword = \"x\"\n[accounts.one]\nserver = \"pop3s://a@pop.invalid\"\npassword = \"x\"\n[accounts.wrong]\nuser = \"a\"\nimap = \"pop3s://pop.invalid\"\npassword = \"x\"\n")

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -277,6 +278,7 @@ func corpus(t *testing.T) [][]byte {
 }
 
 func TestRealMailComesBackExactly(t *testing.T) {
+	t.Parallel()
 	corpus(t)
 	mailtest.Each(t, func(t *testing.T, s *mailtest.Server) {
 		mail := corpus(t)
@@ -413,9 +415,28 @@ func outputOf(t testing.TB, env []string, name string, args ...string) string {
 // built returns the program, for tests that kill it.
 func built(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "mailstow")
-	outputOf(t, nil, "go", "build", "-o", path, "mailstow")
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return path
+}
+
+// buildDir is where the program is built once for all tests.
+var buildDir = filepath.Join(os.TempDir(), fmt.Sprintf("mailstow-built-%d", os.Getpid()))
+
+var build = sync.OnceValues(func() (path string, err error) {
+	path = filepath.Join(buildDir, "mailstow")
+	if out, err := exec.Command("go", "build", "-o", path, "mailstow").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	os.RemoveAll(buildDir)
+	os.Exit(status)
 }
 
 // command returns the program as a process of its own.

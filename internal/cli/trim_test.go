@@ -187,6 +187,7 @@ func TestTrimRemovesJustOldMailThatIsArchived(t *testing.T) {
 }
 
 func TestTrimOverPOP3(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(*testing.T) *mailtest.Server{
 		"dovecot": func(t *testing.T) *mailtest.Server { return mailtest.Dovecot(t) },
 		"cyrus":   func(t *testing.T) *mailtest.Server { return mailtest.Cyrus(t) },

@@ -255,6 +255,7 @@ func nothingMarked(t *testing.T, s *mailtest.Server) {
 // A connection that is lost at any command leaves nothing undone and removes
 // nothing else: the run goes on over another one.
 func TestTrimGoesOnAfterALostConnection(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ scheme, command string }{
 		{"imap+insecure", "UID STORE"}, {"imap+insecure", "UID EXPUNGE"}, {"imap+insecure", "SELECT"}, {"imap+insecure", "BODY.PEEK[HEADER]"},
 		{"pop3+insecure", "DELE 3"}, {"pop3+insecure", "QUIT"},

@@ -87,6 +87,7 @@ func marking(t *testing.T) (s *mailtest.Server, env map[string]string, account s
 // What a killed run has marked would go with the next CLOSE of any program; the
 // next run does not leave it so, whatever it decides.
 func TestMarksOfAKilledTrimAreTakenBack(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		fault func(t *testing.T, account string)
 		args  []string
