@@ -372,12 +372,16 @@ func says(err error, codes ...string) bool {
 
 // tooLargeWords are how servers say that a message is larger than they take,
 // where they have no response code for it.
-var tooLargeWords = regexp.MustCompile(`(?i)\b(mail|message)\b.*\b(larger than|too (large|big)|size exceeds)\b`)
+var tooLargeWords = regexp.MustCompile(`(?i)\b(mail|message)( size)?( is| was)? (too (large|big)\b|(larger than|exceeds) (the )?(maximum|allowed|fixed)\b)`)
+
+// othersWords are those of answers that are about something else that is too large.
+var othersWords = regexp.MustCompile(`(?i)\b(quota|mailbox|header|line|room|space|index)\b`)
 
 // saysTooLarge reports whether a server refuses a message for its size (RFC 7889
 // section 4).
 func saysTooLarge(err error) bool {
-	return says(err, "TOOBIG") || !says(err, "OVERQUOTA") && tooLargeWords.MatchString(err.Error())
+	words := err.Error()
+	return says(err, "TOOBIG") || !says(err, "OVERQUOTA", "SERVERBUG") && tooLargeWords.MatchString(words) && !othersWords.MatchString(words)
 }
 
 // answer reads the answer to a command and notes what is stored.

@@ -47,7 +47,7 @@ var busyWords = []string{
 
 // busyLimit is a limit on how much is asked. Others are on what a message or a
 // mailbox may be (RFC 5530 section 3), and waiting does not cure them.
-var busyLimit = regexp.MustCompile(`\[LIMIT\b.*\b(RATE|TOO MANY|CONNECTIONS?|BANDWIDTH|LATER)\b`)
+var busyLimit = regexp.MustCompile(`\[LIMIT\b.*\b(RATE|TOO MANY (COMMANDS|REQUESTS|LOGINS)|CONNECTIONS?|BANDWIDTH|LATER)\b`)
 
 var backoffTime = regexp.MustCompile(`(?i)suggested backoff time: *(\d{1,9}) *milliseconds`)
 

@@ -24,6 +24,7 @@ func TestServersThatWantToBeAskedLessAreUnderstood(t *testing.T) {
 		"NO [OVERQUOTA] Account exceeded command or bandwidth limits. (Failure)":         {true, 0},
 		"-ERR [IN-USE] Do you have another POP session running?":                         {true, 0},
 		"NO [LIMIT] Mail size is larger than the maximum size allowed by server":         {},
+		"NO [LIMIT] Too many keywords in message":                                        {},
 		"NO [LIMIT] Maximum number of keywords reached":                                  {},
 		"NO [OVERQUOTA] Quota exceeded (mailbox for user is full)":                       {},
 		"NO [AUTHENTICATIONFAILED] Authentication failed.":                               {},
