@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
@@ -22,14 +23,18 @@ func ProxyFor(getenv func(string) string, addr string) (*url.URL, error) {
 		return getenv(other)
 	}
 	all := either("ALL_PROXY", "all_proxy")
-	if !strings.HasPrefix(all, "socks") {
+	if !strings.HasPrefix(strings.ToLower(all), "socks") {
 		return nil, nil
 	}
-	if u, err := url.Parse(all); err != nil || u.Host == "" || u.Scheme != "socks5" && u.Scheme != "socks5h" {
+	c := httpproxy.Config{HTTPSProxy: "socks5://any", NoProxy: either("NO_PROXY", "no_proxy")}
+	if there, err := c.ProxyFunc()(&url.URL{Scheme: "https", Host: addr}); there == nil || err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(all)
+	if err != nil || u.Host == "" || !slices.Contains([]string{"socks", "socks5", "socks5h"}, u.Scheme) {
 		return nil, errors.New("ALL_PROXY is no address of a SOCKS5 proxy") // which may have a password in it
 	}
-	c := httpproxy.Config{HTTPSProxy: all, NoProxy: either("NO_PROXY", "no_proxy")}
-	return c.ProxyFunc()(&url.URL{Scheme: "https", Host: addr})
+	return &url.URL{Scheme: "socks5", User: u.User, Host: u.Host}, nil
 }
 
 // dial connects to the server, over the proxy if there is one: that looks its name

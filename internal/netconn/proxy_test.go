@@ -18,9 +18,12 @@ func TestProxyIsChosenByTheEnvironment(t *testing.T) {
 	}{
 		{"", "", "imap.example.org:993", "", false},
 		{"socks5://h:1080", "", "imap.example.org:993", "socks5://h:1080", false},
-		{"socks5h://me:pw@h:1080", "", "imap.example.org:993", "socks5h://me:pw@h:1080", false},
+		{"socks5h://me:pw@h:1080", "", "imap.example.org:993", "socks5://me:pw@h:1080", false},
 		{"socks5://h:1080", "example.com, example.org", "imap.example.org:993", "", false},
 		{"socks5://h:1080", "", "localhost:143", "", false},
+		{"socks4://h:1080", "", "localhost:143", "", false},
+		{"socks://h:1080/", "", "imap.example.org:993", "socks5://h:1080", false}, // as GNOME has it
+		{"SOCKS5H://h:1080", "", "imap.example.org:993", "socks5://h:1080", false},
 		{"socks5://h:1080", "", "127.0.0.1:143", "", false},
 		{"http://h:3128", "", "imap.example.org:993", "", false},
 		{"socks4://h:1080", "", "imap.example.org:993", "", true},

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // File writes a file with content and permissions in the place of the one at
-// path. Its directory must exist. When File returns nil it is on the disk.
+// path. Its directory must exist. When File returns nil it is on the disk, as far
+// as the file system can tell.
 func File(path string, content []byte, perm fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new") // mode 600
 	if err != nil {
@@ -26,8 +28,15 @@ func File(path string, content []byte, perm fs.FileMode) error {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrPermission) { // it may be written, and not be read
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	err = dir.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
 }
