@@ -112,6 +112,10 @@ func (p *plan) unreadable(sink report.Sink, reason string) {
 // idle reports whether there is nothing to be done.
 func (p *plan) idle() bool { return p.tally.Unchanged || p.tally.Skipped != "" || p.tally.Reason != "" }
 
+// maxBelieved is the most that a message is taken to need on the disk: a server
+// that says more does not keep all the others from coming.
+const maxBelieved = 1 << 30
+
 // survey plans every mailbox. One that cannot be read does not stop the
 // others.
 func (r *run) survey(ctx context.Context) error {
@@ -162,7 +166,12 @@ func (r *run) survey(ctx context.Context) error {
 		}
 	}
 	r.sink.Report(planned)
-	need := planned.NewOctets
+	var need int64
+	for _, p := range r.plans {
+		for _, m := range p.want {
+			need += min(max(m.Size, 0), maxBelieved)
+		}
+	}
 	if r.MaxOctets > 0 {
 		need = min(need, r.MaxOctets)
 	}

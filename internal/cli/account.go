@@ -77,7 +77,8 @@ type account struct {
 
 	onlyIPv4 atomic.Bool // the server has shown that it wants that
 
-	broken error // why nothing can be done with it; nil for most
+	broken error                    // why nothing can be done with it; nil for most
+	again  func() (*account, error) // that may make it when the network is there; nil for one that is made
 
 	forgetPassword func() // so that it is asked for again; set for a program that stays
 
@@ -279,8 +280,8 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 			var wrong *problemError
 			found[i], err = p.account(c, cfg, root, name)
 			if len(names) > 1 && errors.As(err, &wrong) { // which is no matter of the others
-				set := setOf(cfg, name)
-				found[i] = &account{name: name, dir: dirOf(c, root, set), check: set.Healthchecks, broken: err}
+				set, _ := cfg.Account(name)
+				found[i] = &account{name: first(set.Name, name), dir: dirOf(c, root, set), check: set.Healthchecks, broken: err, again: func() (*account, error) { return p.account(c, cfg, root, name) }}
 				return nil
 			}
 			return err
@@ -707,11 +708,15 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 func passwordName(account string) string { return account + ".password" }
 func grantName(account string) string    { return account + ".oauth2" }
 
-// keptElsewhere makes a problem of a secret that is kept for other servers.
+// keptElsewhere makes a problem of a secret that is kept for other servers, or
+// cannot be read.
 func (a *account) keptElsewhere(err error) error {
 	var elsewhere *credential.ElsewhereError
-	if !errors.As(err, &elsewhere) {
+	switch {
+	case errors.Is(err, credential.ErrNotPrivate):
 		return err
+	case !errors.As(err, &elsewhere):
+		return &problemError{problem{what: "what is kept for this account cannot be used: " + err.Error(), do: "mailstow auth login " + a.name, status: exitLogin, code: "auth_failed"}, err}
 	}
 	return &problemError{problem{
 		what: fmt.Sprintf("what is kept for this account is for %s, and was not given to %s", strings.Join(elsewhere.Servers, ", "), a.server()),

@@ -237,6 +237,12 @@ func (p *program) authLogout(c *cli.Context, name string) error {
 	}
 	if set, ok := cfg.Account(name); ok {
 		name = set.Name
+	} else if strings.Contains(name, "://") {
+		a, err := p.account(c, cfg, p.archiveRoot(c, cfg), name)
+		if err != nil {
+			return err
+		}
+		name = a.name
 	}
 	password, grant := p.store().Remove(passwordName(name)), p.tokens(name).Forget(c.Context)
 	more := ""
@@ -284,7 +290,8 @@ func (p *program) authStatus(c *cli.Context, names []string) error {
 		login, state, ok := "-", "", false
 		a, err := p.account(c, cfg, p.archiveRoot(c, cfg), name)
 		if err == nil {
-			login, state, ok = p.loginState(c, a, setOf(cfg, a.name))
+			set, _ := cfg.Account(a.name)
+			login, state, ok = p.loginState(c, a, set)
 		} else {
 			state = explain(c.Context, "", err).what
 		}
@@ -304,18 +311,6 @@ func (p *program) authStatus(c *cli.Context, names []string) error {
 		return &saidError{status}
 	}
 	return nil
-}
-
-// setOf returns what the config file says of an account.
-func setOf(cfg *config.File, name string) (set config.Account) {
-	if cfg != nil {
-		for _, one := range cfg.Accounts {
-			if one.Name == name {
-				return one
-			}
-		}
-	}
-	return set
 }
 
 // loginState says how an account logs in, and whether it can.

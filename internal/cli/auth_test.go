@@ -253,6 +253,21 @@ func TestPasswordIsKept(t *testing.T) {
 	if status, out, errs := mailstow(t, env, "auth", "status", "--json"); status != exitOK || !strings.Contains(out, `"state":"ok, from `) {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
+	url := address("imap+insecure", s.IMAP) // called by it, too, what is kept is forgotten by it
+	var printed bytes.Buffer
+	if status := Run(t.Context(), Env{Args: []string{"auth", "login", url, "--password-file", "-"}, Stdin: strings.NewReader(s.Password("alice") + "\n"), Stdout: &printed, Stderr: &printed, Getenv: func(name string) string { return env[name] }}); status != exitOK {
+		t.Error(status, printed.String())
+	}
+	if status, out, errs := mailstow(t, env, "auth", "logout", url); status != exitOK || out != "alice@127.0.0.1: forgotten\n" {
+		t.Errorf("logout: status %d\n%s%s", status, out, errs)
+	}
+	kept, err := os.ReadFile(secret)
+	must(t, err)
+	write(t, secret, "half of it")
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitLogin || !strings.Contains(errs, "cannot be used") || !strings.Contains(errs, "mailstow auth login isp") || strings.Contains(errs, "half") {
+		t.Errorf("damaged: status %d\n%s%s", status, out, errs)
+	}
+	write(t, secret, string(kept))
 	must(t, os.Chmod(secret, 0o644))
 	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitConfig || !strings.Contains(errs, "chmod 600") {
 		t.Errorf("others can read it: status %d\n%s%s", status, out, errs)

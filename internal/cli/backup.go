@@ -156,6 +156,7 @@ func (p *program) pullAll(c *cli.Context, accounts []*account, out *output) []ou
 type outcome struct {
 	account *account
 	dir     string // absolute
+	begun   bool   // those who keep watch have been told so
 	ended   time.Time
 	result  report.Result
 	found   maildir.Found
@@ -180,7 +181,7 @@ func (o *outcome) word() string {
 		return "ok"
 	case s == exitIncomplete:
 		return "incomplete"
-	case o.locked(), s == exitLater && o.problem.code == stuck:
+	case o.problem.code == "locked", o.problem.code == stuck:
 		return "skipped"
 	case s == exitLater:
 		return "paused"
@@ -269,6 +270,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 		return archiveFailed(err)
 	}
 	defer ar.Close()
+	o.begun = true
 	out.working(a)
 	o.found = ar.Found()
 	in, err := ar.From(ctx, a.source())

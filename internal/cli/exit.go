@@ -56,7 +56,7 @@ type problem struct {
 
 // passes reports whether the next run is going to be without the problem, so that
 // nobody has to hear of it at night.
-func (p problem) passes() bool { return p.status == exitLater && p.code != stuck }
+func (p problem) passes() bool { return p.status == exitLater }
 
 // stuck is the code of a run that hangs, so that no other one can work.
 const stuck = "stuck"
@@ -110,7 +110,7 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.do, p.status, p.code = "nothing: it goes on when the other run is done", exitLater, "locked"
 		if locked.Idle > stuckAfter {
 			p.what += ", and has written nothing for " + ago(locked.Idle)
-			p.do, p.code = "see what that run waits for, and end it if it hangs; nothing is lost", stuck
+			p.do, p.status, p.code = "see what that run waits for, and end it if it hangs; nothing is lost", exitFailure, stuck
 		}
 	case errors.Is(err, maildir.ErrNewer):
 		p.do, p.status, p.code = "use the newer program; nothing was changed", exitConfig, "config"

@@ -294,6 +294,17 @@ func TestMessagesOfTheWorkSayWhatToDo(t *testing.T) {
   do:     server = "imaps://export.imap.mail.yahoo.com"   (it shows more, and is read-only)
 `)
 	})
+	t.Run("a size that cannot be", func(t *testing.T) {
+		line := "* %d FETCH (UID %d FLAGS () INTERNALDATE \"01-Jan-2020 00:00:00 +0000\" RFC822.SIZE %d)\r\n"
+		addr, to := fakeIMAP(t, 2, map[string]string{
+			"RFC822.SIZE": fmt.Sprintf(line, 1, 1, 18) + fmt.Sprintf(line, 2, 2, 9223372036854775) + "TAG OK done\r\n",
+			"BODY.PEEK[]": "* 1 FETCH (UID 1 BODY[] {18}\r\nSubject: a\r\n\r\nxx\r\n)\r\nTAG OK done\r\n",
+		}), t.TempDir()
+		status, _, errs := mailstow(t, map[string]string{"HOME": t.TempDir(), "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "backup", address("imap+insecure", addr), "--to", to)
+		if status != exitIncomplete || len(messageFiles(t, filepath.Join(to, "alice@127.0.0.1"))) != 1 {
+			t.Errorf("status %d\n%s", status, errs)
+		}
+	})
 	t.Run("a mailbox is rebuilt", func(t *testing.T) {
 		s := mailtest.Dovecot(t)
 		env, _ := configuredHome(t, s, s.IMAP)

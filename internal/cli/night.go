@@ -117,6 +117,7 @@ type check struct {
 
 	account *account // nil for all
 	metrics bool
+	partly  bool // some accounts have not ended a run yet, so that nothing is good
 	started sync.Once
 }
 
@@ -169,7 +170,7 @@ func (w *check) end(outcomes []outcome, status int) {
 		good = good && (o.status() == exitOK || o.paused())
 	}
 	switch {
-	case locked == len(outcomes):
+	case locked == len(outcomes), good && w.partly:
 		return
 	case good:
 		status = exitOK
@@ -189,13 +190,13 @@ func (w *check) end(outcomes []outcome, status int) {
 }
 
 // locked reports whether another run is at work on the account.
-func (o *outcome) locked() bool { return o.problem != nil && o.problem.code == "locked" }
+func (o *outcome) locked() bool { return o.problem != nil && o.problem.code == "locked" && !o.begun }
 
 // paused reports whether an account's run has stopped in good order and has
 // brought something, or may bring nothing today: that is how the first weeks of
 // a large account are, and nothing to wake anybody for.
 func (o *outcome) paused() bool {
-	return o.problem != nil && o.problem.status == exitLater && (o.problem.code == "daily_limit" || o.result.Sum().New > 0)
+	return o.problem != nil && o.problem.status == exitLater && o.problem.code != "locked" && (o.problem.code == "daily_limit" || o.result.Sum().New > 0)
 }
 
 // failed tells that somebody could not be told. It is no failure of the run.

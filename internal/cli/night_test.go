@@ -17,12 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"mailstow/internal/lookup"
 	"mailstow/internal/mailtest"
 )
 
 // pings is a service that waits for pings.
 type pings struct {
 	web *httptest.Server
+	on  func(path string) // is told of each; nil for nobody
 	mu  sync.Mutex
 	got []string
 }
@@ -32,6 +34,9 @@ func (s *pings) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.got = append(s.got, r.URL.Path+"\n"+string(body))
 	s.mu.Unlock()
+	if s.on != nil {
+		s.on(r.URL.Path)
+	}
 }
 
 func (s *pings) take() (all []string) {
@@ -175,7 +180,7 @@ func TestUnreadableArchiveLeavesTheOthersTheirMetrics(t *testing.T) {
 // them are, whichever of them has been looked at last.
 func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 	t.Parallel()
-	_, env, service, _, configure := watched(t)
+	s, env, service, _, configure := watched(t)
 	var right atomic.Bool
 	getenv := func(name string) string {
 		if name == "MAILSTOW_PASSWORD_B" && !right.Load() {
@@ -185,13 +190,20 @@ func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 	}
 	both := "[notify]\nhealthchecks = \"CHECK/all\"\n[accounts.a]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n[accounts.b]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/b\"\n"
 	var heard string
+	var there atomic.Bool // the network
+	find := func(context.Context, string) ([]lookup.Server, error) {
+		if !there.Load() {
+			return nil, lookup.ErrNone
+		}
+		return []lookup.Server{{URL: address("imap+insecure", s.IMAP), User: "alice", By: "x", Vouched: true}}, nil
+	}
 	stay := func(config, until string) {
 		t.Helper()
 		configure(config)
 		ctx, end := context.WithCancelCause(t.Context())
 		ended := make(chan int)
 		go func() {
-			ended <- Run(ctx, Env{Args: []string{"backup", "--every", "1s"}, Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Getenv: getenv})
+			ended <- Run(ctx, Env{Args: []string{"backup", "--every", "1s"}, Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Getenv: getenv, Find: find})
 		}()
 		heard = ""
 		for deadline := time.Now().Add(time.Minute); !regexp.MustCompile(until).MatchString(heard); time.Sleep(20 * time.Millisecond) {
@@ -213,6 +225,58 @@ func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 	stay(both, `/all/3.*/b/77.*/all/3`)
 	time.AfterFunc(time.Second, func() { right.Store(true) })
 	stay(both, `/b/77.*/b/0.*/all/0`)
+	stay(strings.ReplaceAll(both, "accounts.b", "accounts.slow")+"password_command = \"sleep 20\"\n", `/a/0.*/a/0`)
+	if strings.Contains(heard, "/all/0") {
+		t.Errorf("while one has not ended a run yet: %s", heard)
+	}
+	time.AfterFunc(time.Second, func() { there.Store(true) })
+	stay(both+"[accounts.d]\naddress = \"alice@example.org\"\npassword_command = \"echo "+s.Password("alice")+"\"\nhealthchecks = \"CHECK/d\"\n", `/d/78.*/d/0.*/all/0`)
+}
+
+// A run that began its work, and could not go on with it, has an end that is not
+// good.
+func TestTrimThatLosesItsTurnIsTold(t *testing.T) {
+	_, env, service, root, configure := watched(t)
+	held := make(chan *os.File, 10)
+	service.on = func(path string) {
+		if path != "/a/start" {
+			return
+		}
+		go func() { // another program waits for its turn
+			f, err := os.Open(filepath.Join(root, "a", ".mailstow", "lock"))
+			if err == nil {
+				syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+				held <- f
+			}
+		}()
+	}
+	configure("[notify]\nhealthchecks = \"CHECK/all\"\n[accounts.a]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n")
+	status, out, errs := mailstow(t, env, "trim", "a", "--older-than", "1d", "--keep-newer-than", "1d", "--yes", "--max-delete", "100%")
+	if got := paths(service.take()); got != "/all/start /a/start /a/75 /all/75" {
+		t.Errorf("status %d, pings %s\n%s%s", status, got, out, errs)
+	}
+	(<-held).Close()
+}
+
+// Whatever name the user calls it by, an account that cannot be made is told of by
+// the one that it has.
+func TestAccountThatCannotBeMadeIsTold(t *testing.T) {
+	_, env, service, _, configure := watched(t)
+	metrics := filepath.Join(t.TempDir(), "mailstow.prom")
+	text := fmt.Sprintf("[notify]\nmetrics_file = %q\n[accounts.a]\naddress = \"alice@example.org\"\nuser = \"alice\"\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n[accounts.b]\nserver = \"SERVER\"\n", metrics)
+	for _, name := range []string{"a", "alice@example.org"} {
+		configure(text)
+		if status, out, errs := mailstow(t, env, "backup", name, "b"); status != exitOK {
+			t.Fatal(status, out, errs)
+		}
+		service.take()
+		configure(strings.Replace(text, "SERVER", "imap+insecure://mail.example.org", 1))
+		status, _, errs := mailstow(t, env, "backup", name, "b")
+		b, err := os.ReadFile(metrics)
+		if got := paths(service.take()); status != exitIncomplete || got != "/a/78" || err != nil || !strings.Contains(string(b), `exit_code{account="a"} 78`) || strings.Contains(string(b), "example.org") {
+			t.Errorf("as %s: status %d, pings %s\n%s\n%s", name, status, got, errs, b)
+		}
+	}
 }
 
 // How far a long run has come is told to who asks for it, and in a line now and

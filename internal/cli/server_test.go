@@ -530,8 +530,14 @@ func TestSecondRunMeanwhileStepsBack(t *testing.T) {
 		must(t, os.Chtimes(path, then, then))
 	}
 	want := "mailstow: alice@127.0.0.1: another run is writing to this archive, and has written nothing for 3 h\n  do:     see what that run waits for, and end it if it hangs; nothing is lost\n"
-	if status, out, errs := mailstow(t, env, args...); status != exitLater || out+errs != want {
-		t.Errorf("it hangs: status %d\n%s%s", status, out, errs)
+	for _, command := range []string{"backup", "trim"} { // it does not hang for systemd alone, which takes 75 for good
+		args := append([]string{command}, args[1:]...)
+		if command == "trim" {
+			args = append(args, "--older-than", "1y", "--yes")
+		}
+		if status, out, errs := mailstow(t, env, args...); status != exitFailure || out+errs != want {
+			t.Errorf("it hangs: %s: status %d\n%s%s", command, status, out, errs)
+		}
 	}
 }
 

@@ -82,6 +82,7 @@ type trimming struct {
 	run      string // its name
 	problems []*problem
 	shown    bool // the plan
+	begun    bool // see outcome
 }
 
 func (p *program) trim(c *cli.Context) error {
@@ -213,7 +214,7 @@ func (t *trimming) word() string {
 // outcome is how it went, with the backup that came before.
 func (t *trimming) outcome() outcome {
 	r := &t.result
-	o := outcome{account: t.account, dir: t.dir, result: t.options.Backup, problem: t.worst(), ended: time.Now(), quota: r.Quota}
+	o := outcome{account: t.account, dir: t.dir, result: t.options.Backup, problem: t.worst(), begun: t.begun, ended: time.Now(), quota: r.Quota}
 	if o.used = r.Used; r.Measured {
 		o.used = r.UsedNow
 	}
@@ -234,6 +235,7 @@ func (t *trimming) worst() *problem {
 func (p *program) trimOne(c *cli.Context, t *trimming, out *output) {
 	a := t.account
 	o := p.backupOne(c, a, out, nil)
+	t.begun = o.begun
 	if o.dir != "" {
 		t.dir = o.dir
 	}

@@ -238,7 +238,7 @@ func (o *output) trimmed(t *trimming) {
 		}
 	}
 	for _, pr := range t.problems {
-		if pr.status != exitLater || o.terminal || o.verbose {
+		if !pr.passes() || o.terminal || o.verbose {
 			pr.print(o.p.Stderr)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,8 +31,7 @@ type watcher interface {
 }
 
 // stay backs accounts up again and again until the program is told to end. It
-// does not end by itself, unless the only account is set up wrongly, or none can
-// be worked on.
+// does not end by itself, unless the only account is set up wrongly.
 func (p *program) stay(c *cli.Context, accounts []*account) error {
 	every := c.Duration("every")
 	switch {
@@ -91,7 +91,9 @@ func (k *keeper) run(a *account) (status int) {
 			all = append(all, o)
 		}
 	}
-	k.p.nightWatch(k.c, out).end(all, statusOf(all))
+	night := k.p.nightWatch(k.c, out)
+	night.partly = len(all) < len(k.accounts)
+	night.end(all, statusOf(all))
 	return status
 }
 
@@ -103,13 +105,17 @@ func (k *keeper) keep(a *account) (status int) {
 	w := &watch{login: &login{account: a}, on: k.c.Bool("watch") && a.protocol == mailbox.IMAP}
 	defer w.close()
 	for first := true; ctx.Err() == nil; first = false {
+		if a.broken != nil && !first {
+			a = k.mend(a)
+			w.login.account, w.on = a, k.c.Bool("watch") && a.protocol == mailbox.IMAP
+		}
 		if status != exitLogin && a.broken == nil {
 			w.open(ctx) // before the run, so that what comes during it is told
 		}
 		k.turn <- struct{}{}
 		status = k.run(a)
 		<-k.turn
-		if a.broken != nil || len(k.accounts) == 1 && first && (status == exitLogin || status == exitConfig) {
+		if len(k.accounts) == 1 && first && (status == exitLogin || status == exitConfig) {
 			return status
 		}
 		if status == exitLogin {
@@ -120,6 +126,21 @@ func (k *keeper) keep(a *account) (status int) {
 		}
 	}
 	return status
+}
+
+// mend makes an account that could not be made, if that can be done now: its
+// server may have been looked up before the network was there.
+func (k *keeper) mend(a *account) *account {
+	made, err := a.again()
+	if err != nil {
+		return a
+	}
+	made.rememberPassword()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.accounts[slices.Index(k.accounts, a)] = made
+	delete(k.latest, a)
+	return made
 }
 
 // rememberPassword keeps a password that was had once, so that a person is

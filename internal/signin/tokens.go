@@ -156,11 +156,11 @@ func (t *Tokens) lock(ctx context.Context) (unlock func(), err error) {
 		return func() {}, nil
 	}
 	if err := os.MkdirAll(t.Locks, 0o700); err != nil {
-		return nil, err
+		return nil, &KeepError{err}
 	}
 	f, err := os.OpenFile(filepath.Join(t.Locks, url.PathEscape(t.Name)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, &KeepError{err}
 	}
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
