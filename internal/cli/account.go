@@ -64,6 +64,7 @@ type account struct {
 	authUser string // who logs in, "" for user
 	password func(context.Context) (credential.Secret, error)
 	from     string // where the password is from, for people; "" if it is not known yet
+	kept     bool   // it is what auth login has kept
 	changing bool   // password returns an access token, which does not last
 
 	signIn func() *signin.Tokens // that a person has done; nil for none
@@ -697,7 +698,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 		if errors.Is(err, credential.ErrNotKept) {
 			return p.ask(c, a)
 		}
-		if err != nil {
+		if a.kept = err == nil; !a.kept {
 			return secret, a.keptElsewhere(err)
 		}
 	}

@@ -302,7 +302,7 @@ func (p *program) authStatus(c *cli.Context, names []string) error {
 			lines.write("auth", object{"account": name, "login": login, "state": state, "ok": ok})
 			continue
 		}
-		t.add(show(name), login, show(state))
+		t.add(show(name), login, show(p.short(state)))
 	}
 	if lines == nil {
 		fmt.Fprint(p.Stdout, t.String())

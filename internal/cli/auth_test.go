@@ -263,6 +263,10 @@ func TestPasswordIsKept(t *testing.T) {
 	}
 	kept, err := os.ReadFile(secret)
 	must(t, err)
+	write(t, secret, strings.Replace(string(kept), s.Password("alice"), "former", 1))
+	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitLogin || !strings.Contains(errs, "if the password has changed: mailstow auth login isp") {
+		t.Errorf("changed on the server: status %d\n%s%s", status, out, errs)
+	}
 	write(t, secret, "half of it")
 	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitLogin || !strings.Contains(errs, "cannot be used") || !strings.Contains(errs, "mailstow auth login isp") || strings.Contains(errs, "half") {
 		t.Errorf("damaged: status %d\n%s%s", status, out, errs)

@@ -133,7 +133,7 @@ func (p *program) showCheckups(c *cli.Context, out *output, all []checkup, statu
 			wide = max(wide, width(k.account.name))
 		}
 		for _, k := range all {
-			k.show(p.Stdout, wide, out.verbose || c.Bool("folders"))
+			k.show(p, wide, out.verbose || c.Bool("folders"))
 		}
 		showDisks(p.Stdout, wide, all)
 		bad := 0
@@ -149,14 +149,14 @@ func (p *program) showCheckups(c *cli.Context, out *output, all []checkup, statu
 }
 
 // show tells people.
-func (k *checkup) show(w io.Writer, wide int, folders bool) {
-	a := k.account
+func (k *checkup) show(p *program, wide int, folders bool) {
+	a, w := k.account, p.Stdout
 	head := fmt.Sprintf("%-*s  %-9s %s", wide, show(a.name), k.word(), show(a.endpoint.Addr))
 	if k.session.TLS != "" {
 		head += "  " + k.session.TLS
 	}
 	if from := a.loggedIn(); from != "" && k.problem == nil {
-		head += "  " + show(from)
+		head += "  " + show(p.short(from))
 	}
 	fmt.Fprintln(w, head)
 	line := func(label, text string) {

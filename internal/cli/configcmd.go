@@ -133,7 +133,7 @@ func (p *program) configShow(c *cli.Context, names []string) error {
 		first = false
 		t := table{head: []string{set.Name, "", ""}}
 		for _, s := range all {
-			t.add("  "+s.key, show(s.value), show(s.from))
+			t.add("  "+s.key, show(p.short(s.value)), show(p.short(s.from)))
 		}
 		fmt.Fprint(p.Stdout, t.String())
 	}

@@ -30,7 +30,10 @@ func (a *account) understood(err error) error {
 	}
 	pr.what = fmt.Sprintf("login refused by %s for user %q", refused.Server, refused.User)
 	pr.do = "check the user name and the password"
-	if a.from != "" {
+	switch {
+	case a.kept:
+		pr.do = "if the password has changed: mailstow auth login " + a.name
+	case a.from != "":
 		pr.do = "check what " + a.from + " gives"
 	}
 	switch {

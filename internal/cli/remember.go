@@ -21,6 +21,15 @@ type memory struct{ dir string }
 // nothing is remembered.
 func (p *program) memory() memory { return memory{p.stateDir("archives")} }
 
+// short shows paths in the user's home as people write them.
+func (p *program) short(text string) string {
+	home := strings.TrimSuffix(p.Getenv("HOME"), "/")
+	if home == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, home+"/", "~/")
+}
+
 func (m memory) file(archive string) string {
 	sum := sha256.Sum256([]byte(archive))
 	return filepath.Join(m.dir, hex.EncodeToString(sum[:8]))
