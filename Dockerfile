@@ -9,7 +9,7 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /usr/share/zoneinfo /usr/share/zoneinfo
 COPY --from=build /mailstow /usr/bin/mailstow
-ENV HOME=/config XDG_STATE_HOME=/config/state MAILSTOW_CONFIG=/config/config.toml MAILSTOW_ARCHIVE=/archive
+ENV HOME=/config XDG_STATE_HOME=/config/state MAILSTOW_CONFIG=/config/config.toml MAILSTOW_ARCHIVE=/archive TMPDIR=/archive
 VOLUME ["/config", "/archive"]
 HEALTHCHECK --interval=1h CMD ["/usr/bin/mailstow", "status", "--max-age", "26h", "--quiet"]
 ENTRYPOINT ["/usr/bin/mailstow"]
