@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -117,9 +118,8 @@ func explain(ctx context.Context, account string, err error) problem {
 	case errors.Is(err, maildir.ErrNone):
 		p.do, p.status, p.code = "check the path; mailstow backup makes an archive", exitConfig, "config"
 	case errors.As(err, &cert):
-		p.what, p.why = "the server's certificate is not valid for it", cert.Err.Error()
-		p.do = "use the name in the certificate, or trust its CA: --tls-ca FILE"
 		p.status, p.code = exitUnavailable, "tls_untrusted"
+		p.untrusted(cert.Err)
 	case errors.As(err, &disk):
 		explainDisk(&p, err)
 	case errors.As(err, new(*backup.RoomError)):
@@ -133,6 +133,20 @@ func explain(ctx context.Context, account string, err error) problem {
 		p.unreachable(err)
 	}
 	return p
+}
+
+// untrusted says what is wrong with a certificate.
+func (p *problem) untrusted(err error) {
+	var invalid x509.CertificateInvalidError
+	p.what, p.why, p.do = "the server's certificate cannot be trusted", strings.TrimPrefix(err.Error(), "x509: "), "trust its CA: --tls-ca FILE, or tls_ca in the config file"
+	switch {
+	case errors.As(err, new(x509.HostnameError)):
+		p.what, p.do = "the server's certificate is for another name", "use the name in the certificate"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && time.Now().After(invalid.Cert.NotAfter):
+		p.what, p.why, p.do = "the server's certificate has expired, on "+day(invalid.Cert.NotAfter), "", "tell whoever runs the server; see that this machine's clock is right"
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		p.why, p.do = "nobody whom this machine trusts has signed it", "if the server is your own: --tls-ca FILE, or tls_fingerprint in the config file; if not, somebody may stand between"
+	}
 }
 
 // unreachable says why a server could not be connected to, if that is what an error

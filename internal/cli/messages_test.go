@@ -112,14 +112,18 @@ func TestMessagesSayWhatToDo(t *testing.T) {
 	}
 }
 
-// The server is another name's: the right one is tried, and told.
-func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
+// showing is a server over TLS that lets nobody in, and counts who asks. It shows a
+// certificate for names that is good until a time, which is also the CA in a file.
+func showing(t *testing.T, until time.Time, names ...string) (addr, ca string, der []byte, asked *atomic.Int32) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, DNSNames: names, NotAfter: until, IsCA: true, BasicConstraintsValid: true}
+	der, err = x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
-	addr := mailtest.Serve(t, func(raw net.Conn) {
+	asked = &atomic.Int32{}
+	addr = mailtest.Serve(t, func(raw net.Conn) {
+		asked.Add(1)
 		conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 		io.WriteString(conn, "* OK [CAPABILITY IMAP4rev1] hi\r\n")
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -127,9 +131,15 @@ func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
 			io.WriteString(conn, tag+" NO [AUTHENTICATIONFAILED] no\r\n")
 		}
 	})
-	dir := t.TempDir()
-	ca := filepath.Join(dir, "ca.pem")
+	ca = filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	return addr, ca, der, asked
+}
+
+// The server is another name's: the right one is tried, and told.
+func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
+	addr, ca, der, _ := showing(t, time.Now().Add(time.Hour), "localhost")
+	dir := t.TempDir()
 	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "backup", "imaps://alice@"+addr, "--to", dir, "--tls-ca", ca)
 	_, port, _ := strings.Cut(addr, ":")
 	want := "mailstow: alice@127.0.0.1: 127.0.0.1 showed a certificate for localhost\n  why:    the provider hosts your domain; the name you use is not in its certificate.\n  do:     if that is your provider: server = \"imaps://localhost:" + port + "\"      (that name was tried and its certificate is valid)\n"
@@ -151,12 +161,30 @@ func TestCertificateOfAnotherNameIsExplained(t *testing.T) {
 	}
 }
 
+// Nor is one taken that nobody has signed, or that has ended.
+func TestCertificateThatCannotBeTrustedIsExplained(t *testing.T) {
+	env := map[string]string{"HOME": t.TempDir(), "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}
+	_, good, _, _ := showing(t, time.Now().Add(time.Hour), "localhost")
+	for want, c := range map[string]struct {
+		until time.Time
+		ca    string // "" for its own
+	}{
+		"the server's certificate cannot be trusted\n  why:    nobody whom this machine trusts has signed it\n  do:     if the server is your own: --tls-ca FILE, or tls_fingerprint in the config file; if not, somebody may stand between\n": {time.Now().Add(time.Hour), good},
+		"the server's certificate has expired, on 2020-02-03\n  do:     tell whoever runs the server; see that this machine's clock is right\n":                                                                                                {time.Date(2020, 2, 3, 12, 0, 0, 0, time.UTC), ""},
+	} {
+		addr, ca, _, _ := showing(t, c.until, "localhost")
+		_, port, _ := strings.Cut(addr, ":")
+		status, out, errs := mailstow(t, env, "check", "imaps://alice@localhost:"+port, "--to", t.TempDir(), "--tls-ca", first(c.ca, ca))
+		if status != exitUnavailable || errs != "mailstow: alice@localhost: "+want {
+			t.Errorf("status %d\n%s%s\nwant\n%s", status, out, errs, want)
+		}
+	}
+}
+
 // Whoever made a certificate may have put any names into it: mailstow does not ask
 // them all.
 func TestManyNamesInACertificateAreNotAllTried(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	var names []string
 	for n := range 50 { // all of them this machine
 		name := []byte("localhost")
 		for i := range name {
@@ -164,15 +192,9 @@ func TestManyNamesInACertificateAreNotAllTried(t *testing.T) {
 				name[i] -= 'a' - 'A'
 			}
 		}
-		template.DNSNames = append(template.DNSNames, string(name))
+		names = append(names, string(name))
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
-	var asked atomic.Int32
-	addr := mailtest.Serve(t, func(conn net.Conn) {
-		asked.Add(1)
-		tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}).Handshake()
-	})
+	addr, _, _, asked := showing(t, time.Now().Add(time.Hour), names...)
 	dir := t.TempDir()
 	status, out, errs := mailstow(t, map[string]string{"HOME": dir, "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "check", "imaps://alice@"+addr, "--to", dir)
 	if n := asked.Load(); status != exitUnavailable || !strings.Contains(errs, "use the provider's own name") || n > 3 {
