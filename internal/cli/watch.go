@@ -98,8 +98,8 @@ func (k *keeper) run(a *account) (status int) {
 }
 
 // keep backs one account up whenever the server tells of new mail, and every
-// so often. It returns when the program is to end, or if the account is set up so
-// that nothing can come of it.
+// so often. It returns when the program is to end, or if the first run finds
+// that the only account is set up wrongly.
 func (k *keeper) keep(a *account) (status int) {
 	ctx := k.c.Context
 	w := &watch{login: &login{account: a}, on: k.c.Bool("watch") && a.protocol == mailbox.IMAP}
