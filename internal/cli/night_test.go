@@ -17,14 +17,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/credential"
 	"mailstow/internal/lookup"
 	"mailstow/internal/mailtest"
+	"mailstow/internal/report"
 )
 
 // pings is a service that waits for pings.
 type pings struct {
 	web *httptest.Server
-	on  func(path string) // is told of each; nil for nobody
 	mu  sync.Mutex
 	got []string
 }
@@ -34,9 +37,6 @@ func (s *pings) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.got = append(s.got, r.URL.Path+"\n"+string(body))
 	s.mu.Unlock()
-	if s.on != nil {
-		s.on(r.URL.Path)
-	}
 }
 
 func (s *pings) take() (all []string) {
@@ -233,29 +233,22 @@ func TestCheckOfAllIsNotGoodWhileOneAccountIsNot(t *testing.T) {
 	stay(both+"[accounts.d]\naddress = \"alice@example.org\"\npassword_command = \"echo "+s.Password("alice")+"\"\nhealthchecks = \"CHECK/d\"\n", `/d/78.*/d/0.*/all/0`)
 }
 
-// A run that began its work, and could not go on with it, has an end that is not
-// good.
-func TestTrimThatLosesItsTurnIsTold(t *testing.T) {
-	_, env, service, root, configure := watched(t)
-	held := make(chan *os.File, 10)
-	service.on = func(path string) {
-		if path != "/a/start" {
-			return
+// A run that began its work, and could not go on with it because another one took
+// its turn, has an end that is not good.
+func TestRunThatLosesItsTurnIsTold(t *testing.T) {
+	service := &pings{}
+	web := httptest.NewServer(service)
+	defer web.Close()
+	p := &program{}
+	for begun, want := range map[bool]string{true: "/a/75", false: ""} {
+		w := p.newCheck(cli.NewContext(nil, nil, nil), &output{p: p}, credential.NewSecret(web.URL+"/a"))
+		o := outcome{account: &account{name: "a"}, begun: begun, problem: &problem{status: exitLater, code: "locked"}}
+		o.result.Tallies = []report.Tally{{New: 3}} // the backup before it did well
+		w.end([]outcome{o}, o.status())
+		if got := paths(service.take()); got != want {
+			t.Errorf("begun %v: pings %q, want %q", begun, got, want)
 		}
-		go func() { // another program waits for its turn
-			f, err := os.Open(filepath.Join(root, "a", ".mailstow", "lock"))
-			if err == nil {
-				syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-				held <- f
-			}
-		}()
 	}
-	configure("[notify]\nhealthchecks = \"CHECK/all\"\n[accounts.a]\nserver = \"SERVER\"\nhealthchecks = \"CHECK/a\"\n")
-	status, out, errs := mailstow(t, env, "trim", "a", "--older-than", "1d", "--keep-newer-than", "1d", "--yes", "--max-delete", "100%")
-	if got := paths(service.take()); got != "/all/start /a/start /a/75 /all/75" {
-		t.Errorf("status %d, pings %s\n%s%s", status, got, out, errs)
-	}
-	(<-held).Close()
 }
 
 // Whatever name the user calls it by, an account that cannot be made is told of by
