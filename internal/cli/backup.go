@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mailstow/backup"
+	"mailstow/internal/filter"
 	"mailstow/internal/fingerprint"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
@@ -434,7 +435,7 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 	var paused *backup.PausedError
 	switch {
 	case err == nil:
-		return nil
+		return a.unknownFolders(o.result)
 	case errors.As(err, new(*backup.RoomError)):
 		return err
 	case errors.Is(err, backup.ErrIncomplete):
@@ -443,6 +444,28 @@ func (p *program) runEngine(c *cli.Context, a *account, l *login, ar backup.Arch
 		return &problemError{stoppedEarly(a, o.result, paused, budget && paused.Most, time.Now()), err}
 	}
 	return &serverError{err}
+}
+
+// unknownFolders tells of folders that are wanted and that the server does not have:
+// a mistyped name must not mean that nothing is backed up. Over POP3, which has an
+// inbox alone, names may be meant for IMAP.
+func (a *account) unknownFolders(result report.Result) error {
+	f := a.filter(time.Now())
+	wanted := slices.ContainsFunc(result.Tallies, func(t report.Tally) bool { return t.Skipped == "" })
+	pr := problem{status: exitIncomplete, code: "no_folder", do: "mailstow check --folders shows which there are"}
+	for _, name := range f.Folders {
+		only := filter.Filter{Folders: []string{name}}
+		if !slices.ContainsFunc(result.Tallies, func(t report.Tally) bool { return only.Skips(mailbox.Mailbox{Name: t.Mailbox}) == "" }) && a.protocol == mailbox.IMAP {
+			pr.what = fmt.Sprintf("the server has no folder called %q", name)
+		}
+	}
+	if pr.what == "" && !wanted && len(f.Folders)+len(f.Include) > 0 {
+		pr.what = "no folder of the server is wanted, so that nothing is backed up"
+	}
+	if pr.what == "" {
+		return nil
+	}
+	return &problemError{pr, backup.ErrIncomplete}
 }
 
 // accountSink passes one account's events on, and keeps what failed for the

@@ -316,6 +316,33 @@ func TestMessagesOfTheWorkSayWhatToDo(t *testing.T) {
   do:     server = "imaps://export.imap.mail.yahoo.com"   (it shows more, and is read-only)
 `)
 	})
+	t.Run("a folder that is mistyped", func(t *testing.T) {
+		s := mailtest.Dovecot(t)
+		put(t, s, "INBOX", old, `\Seen`, "one")
+		env, account := configuredHome(t, s, s.IMAP)
+		for args, want := range map[string]string{
+			"--folder INBOX --folder Inbxo": `the server has no folder called "Inbxo"`,
+			"--folder Inbxo":                `the server has no folder called "Inbxo"`,
+			"--include Work/**":             "no folder of the server is wanted, so that nothing is backed up",
+			"--folder inbox":                "",
+			"--exclude Spma":                "",
+		} {
+			status, out, errs := mailstow(t, env, append([]string{"backup", "mine"}, strings.Fields(args)...)...)
+			if want == "" {
+				check(t, status, exitOK, out+errs, "")
+			} else {
+				check(t, status, exitIncomplete, out+errs, "mailstow: mine: "+want+"\n  do:     mailstow check --folders shows which there are\n")
+			}
+		}
+		if n := len(messageFiles(t, account)); n != 1 {
+			t.Errorf("%d files", n)
+		}
+		for via, status := range map[string]int{"--folder Work": exitIncomplete, "--folder Work --folder INBOX": exitOK} {
+			if got, out, errs := mailstow(t, env, append([]string{"backup", address("pop3+insecure", s.POP3), "--to", t.TempDir()}, strings.Fields(via)...)...); got != status {
+				t.Errorf("POP3, %s: status %d\n%s%s", via, got, out, errs)
+			}
+		}
+	})
 	t.Run("a size that cannot be", func(t *testing.T) {
 		line := "* %d FETCH (UID %d FLAGS () INTERNALDATE \"01-Jan-2020 00:00:00 +0000\" RFC822.SIZE %d)\r\n"
 		addr, to := fakeIMAP(t, 2, map[string]string{
