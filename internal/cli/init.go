@@ -151,6 +151,12 @@ func (w *wizard) run(ctx context.Context, address string) (err error) {
 		return err
 	}
 	w.lines = append([]string{fmt.Sprintf("[accounts.%s]", set.Name), fmt.Sprintf("address = %s", quoteTOML(address))}, w.lines...)
+	if ca := w.c.String("tls-ca"); ca != "" {
+		if ca, err = filepath.Abs(ca); err != nil {
+			return err
+		}
+		w.lines = append(w.lines, "tls_ca = "+quoteTOML(ca))
+	}
 	a, err := w.login(ctx, set, whose)
 	if err != nil {
 		return err
