@@ -434,15 +434,15 @@ func TestMessagesOfTheWorkSayWhatToDo(t *testing.T) {
 	t.Run("too big for the destination", func(t *testing.T) {
 		s, d := mailtest.Dovecot(t), mailtest.Dovecot(t, "mail_plugins = quota\nprotocol imap {\n  mail_plugins = quota imap_quota\n}\nplugin {\n  quota = count:User quota\n  quota_vsizes = yes\n  quota_max_mail_size = 20k\n}")
 		put(t, s, "INBOX", old, `\Seen`, "one")
-		fill(t, s, "INBOX", [][]byte{[]byte("Subject: a\r\n\r\n" + strings.Repeat("x", 30_000)), []byte("Subject: b\r\n\r\n" + strings.Repeat("x", 30_000))})
+		fill(t, s, "INBOX", [][]byte{[]byte("Subject: big\r\n\r\n" + strings.Repeat("x", 30_000)), []byte("Subject: big\r\n\r\n" + strings.Repeat("y", 30_000))})
 		env, root := home(t, s), t.TempDir()
 		env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
 		write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[accounts.dirk]\nserver = %q\npassword = %q\n[accounts.new]\nserver = %q\npassword = %q\n", root, address("imap+insecure", s.IMAP), s.Password("alice"), address("imap+insecure", d.IMAP), d.Password("alice")))
 		must(t, os.Chmod(env["MAILSTOW_CONFIG"], 0o600))
 		status, _, errs := mailstow(t, env, "migrate", "dirk", "new")
 		check(t, status, exitIncomplete, regexp.MustCompile(`NO \[LIMIT\].*`).ReplaceAllString(errs, "NO"), `mailstow: new: 2 messages are larger than 127.0.0.1 accepts
-  message: INBOX, no date, SIZE, "a": NO
-  message: INBOX, no date, SIZE, "b": NO
+  message: INBOX, no date, SIZE, "big": NO
+  message: INBOX, no date, SIZE, "big": NO
   do:     they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them
 `)
 		if status, _, errs := mailstow(t, env, "migrate", "dirk", "new", "--skip-too-big"); status != exitOK {
@@ -454,8 +454,8 @@ func TestMessagesOfTheWorkSayWhatToDo(t *testing.T) {
 		status, _, errs = mailstow(t, map[string]string{"HOME": t.TempDir(), "MAILSTOW_CONFIG": os.DevNull, "MAILSTOW_PASSWORD": "x"}, "migrate", filepath.Join(root, "dirk"), "imap+insecure://alice@"+addr, "--older-than", "2024-01-01", "--newer-than", "2023-01-01")
 		check(t, status, exitIncomplete, errs, `mailstow: alice@127.0.0.1: 2 messages of INBOX cannot be stored: the server takes no message over 20480 octets
 mailstow: alice@127.0.0.1: 2 messages are larger than the SIZE that 127.0.0.1 accepts
-  message: INBOX, no date, SIZE, "a": it is larger than the server takes (20480 octets)
-  message: INBOX, no date, SIZE, "b": it is larger than the server takes (20480 octets)
+  message: INBOX, no date, SIZE, "big": it is larger than the server takes (20480 octets)
+  message: INBOX, no date, SIZE, "big": it is larger than the server takes (20480 octets)
   do:     they are safe in the archive; --skip-too-big ends with exit 0, --report DIR lists them
 `)
 	})
