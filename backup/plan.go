@@ -157,21 +157,16 @@ func (r *run) survey(ctx context.Context) error {
 	if err := r.setTwinsApart(ctx); err != nil {
 		return err
 	}
-	planned := report.Planned{Mailboxes: len(r.plans)}
+	planned, need := report.Planned{Mailboxes: len(r.plans)}, int64(0)
 	for _, p := range r.plans {
 		planned.Messages += p.tally.OnServer
 		planned.New += len(p.want) + len(p.twins)
 		for _, m := range p.want {
 			planned.NewOctets += max(m.Size, 0)
-		}
-	}
-	r.sink.Report(planned)
-	var need int64
-	for _, p := range r.plans {
-		for _, m := range p.want {
 			need += min(max(m.Size, 0), maxBelieved)
 		}
 	}
+	r.sink.Report(planned)
 	if r.MaxOctets > 0 {
 		need = min(need, r.MaxOctets)
 	}

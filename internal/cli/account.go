@@ -279,10 +279,11 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 	for i, name := range names { // at once: some may have to be looked up
 		g.Go(func() (err error) {
 			var wrong *problemError
-			found[i], err = p.account(c, cfg, root, name)
+			again := func() (*account, error) { return p.account(c, cfg, root, name) }
+			found[i], err = again()
 			if len(names) > 1 && errors.As(err, &wrong) { // which is no matter of the others
 				set, _ := cfg.Account(name)
-				found[i] = &account{name: first(set.Name, name), dir: dirOf(c, root, set), check: set.Healthchecks, broken: err, again: func() (*account, error) { return p.account(c, cfg, root, name) }}
+				found[i] = &account{name: first(set.Name, name), dir: dirOf(c, root, set), check: set.Healthchecks, broken: err, again: again}
 				return nil
 			}
 			return err

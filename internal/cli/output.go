@@ -284,11 +284,7 @@ func (o *output) pushed(r *proof, status int) {
 	if r.pulled != nil && (o.terminal || o.verbose) && !o.quiet {
 		showOne(o.p.Stdout, r.pulled)
 	}
-	for _, pr := range r.renamed() {
-		if !o.quiet {
-			o.tell(pr)
-		}
-	}
+	o.tellRenamed(r)
 	if !o.quiet && (r.news() || o.terminal || o.verbose || o.dryRun) {
 		r.show(o.p.Stdout, o.verbose)
 	}
@@ -314,6 +310,16 @@ func (o *output) tell(pr problem) {
 		o.progress.clear()
 	}
 	pr.print(o.p.Stderr)
+}
+
+// tellRenamed tells of new mailboxes that could not be called as their folders.
+func (o *output) tellRenamed(r *proof) {
+	if o.quiet {
+		return
+	}
+	for _, pr := range r.renamed() {
+		o.tell(pr)
+	}
 }
 
 // wasRebuilt says that a server has numbered its messages anew.
@@ -355,11 +361,7 @@ func (o *output) pairDone(r *proof) {
 	if o.progress != nil {
 		o.progress.clear()
 	}
-	for _, pr := range r.renamed() {
-		if !o.quiet {
-			o.tell(pr)
-		}
-	}
+	o.tellRenamed(r)
 	if o.verbose {
 		r.show(o.p.Stdout, true)
 	}
