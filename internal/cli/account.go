@@ -49,6 +49,7 @@ var (
 // account is one login that a command works on.
 type account struct {
 	name     string // what the user calls it
+	arg      string // what names it on a command line
 	dir      string // its archive
 	address  string // "" if it is not known
 	perhaps  string // an address that a URL may be meant to be; "" for none
@@ -80,8 +81,6 @@ type account struct {
 
 	broken error                    // why nothing can be done with it; nil for most
 	again  func() (*account, error) // that may make it when the network is there; nil for one that is made
-
-	forgetPassword func() // so that it is asked for again; set for a program that stays
 
 	filter      func(now time.Time) filter.Filter
 	connections int   // most at the same time
@@ -198,6 +197,13 @@ func (a *account) secret(ctx context.Context) (credential.Secret, error) {
 		a.known = &s
 	}
 	return *a.known, nil
+}
+
+// forget has the password looked for again.
+func (a *account) forget() {
+	a.once.Lock()
+	defer a.once.Unlock()
+	a.known = nil
 }
 
 // lasting marks an error of finding a password as permanent, unless it is that of
@@ -356,7 +362,7 @@ func (p *program) unnamed(c *cli.Context, root string, set config.Account) (*acc
 	if u, err := url.Parse(set.Server); err == nil && u.Port() == "" && strings.Contains(a.host, ".") && net.ParseIP(a.host) == nil && !strings.Contains(a.user, "@") {
 		a.perhaps = a.user + "@" + a.host
 	}
-	a.name, a.dir = a.dir, filepath.Join(root, a.dir)
+	a.name, a.arg, a.dir = a.dir, first(set.Server, set.Address), filepath.Join(root, a.dir)
 	return a, nil
 }
 
@@ -370,7 +376,7 @@ func (p *program) configured(c *cli.Context, root string, set config.Account) (*
 		}
 		return nil, err
 	}
-	a.name, a.dir = set.Name, dirOf(c, root, set)
+	a.name, a.arg, a.dir = set.Name, set.Name, dirOf(c, root, set)
 	return a, nil
 }
 
@@ -697,7 +703,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	default:
 		secret, a.from, err = p.store().Load(passwordName(a.name), a.server())
 		if errors.Is(err, credential.ErrNotKept) {
-			return p.ask(c, a)
+			return p.ask(ctx, c, a)
 		}
 		if a.kept = err == nil; !a.kept {
 			return secret, a.keptElsewhere(err)
@@ -718,11 +724,11 @@ func (a *account) keptElsewhere(err error) error {
 	case errors.Is(err, credential.ErrNotPrivate):
 		return err
 	case !errors.As(err, &elsewhere):
-		return &problemError{problem{what: "what is kept for this account cannot be used: " + err.Error(), do: "mailstow auth login " + a.name, status: exitLogin, code: "auth_failed"}, err}
+		return &problemError{problem{what: "what is kept for this account cannot be used: " + err.Error(), do: "mailstow auth login " + a.arg, status: exitLogin, code: "auth_failed"}, err}
 	}
 	return &problemError{problem{
 		what: fmt.Sprintf("what is kept for this account is for %s, and was not given to %s", strings.Join(elsewhere.Servers, ", "), a.server()),
-		do:   "if that is its server now: mailstow auth login " + a.name, status: exitLogin, code: "auth_failed",
+		do:   "if that is its server now: mailstow auth login " + a.arg, status: exitLogin, code: "auth_failed",
 	}, err}
 }
 
@@ -735,16 +741,9 @@ func commandLine(argv []string) string {
 }
 
 // ask asks the person at the terminal.
-func (p *program) ask(c *cli.Context, a *account) (credential.Secret, error) {
-	p.asking.Lock()
-	defer p.asking.Unlock()
-	tty, err := p.person(c)
-	if err != nil {
-		return credential.Secret{}, configFailed("there is no password for "+a.user+", and nobody to ask", "mailstow auth login "+a.name+" keeps one; or use --password-command, --password-file or MAILSTOW_PASSWORD")
-	}
-	defer tty.Close()
-	text, err := readHidden(tty, fmt.Sprintf("Password for %s on %s (not stored): ", show(a.user), a.host))
-	return credential.NewSecret(text), err
+func (p *program) ask(ctx context.Context, c *cli.Context, a *account) (credential.Secret, error) {
+	return p.askSecret(ctx, c, fmt.Sprintf("Password for %s on %s (not stored): ", show(a.user), a.host),
+		configFailed("there is no password for "+a.user+", and nobody to ask", "mailstow auth login "+a.arg+" keeps one; or use --password-command, --password-file or MAILSTOW_PASSWORD"))
 }
 
 // loginFlags are the options that say how to reach a server.

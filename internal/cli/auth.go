@@ -82,7 +82,7 @@ func (p *program) authLogin(c *cli.Context, name string) error {
 	case a.signIn != nil:
 		return p.signIn(c, a)
 	case a.changing, a.method == "external":
-		return configFailed(a.name+" logs in without anything that could be kept", "mailstow check "+a.name+" tries it")
+		return configFailed(a.name+" logs in without anything that could be kept", "mailstow check "+a.arg+" tries it")
 	}
 	return p.keepPassword(c, a)
 }
@@ -98,7 +98,8 @@ func (p *program) keepPassword(c *cli.Context, a *account) error {
 		if a.provider != nil && a.provider.Page != "" && a.provider.Password != provider.AccountPassword && a.provider.Password != provider.NoPassword {
 			fmt.Fprintf(p.Stderr, "%s wants an %s: create one at %s\n", a.provider.Title, a.provider.Password, a.provider.Page)
 		}
-		secret, err = p.askSecret(c, fmt.Sprintf("Password for %s on %s: ", show(a.user), a.host))
+		secret, err = p.askSecret(c.Context, c, fmt.Sprintf("Password for %s on %s: ", show(a.user), a.host),
+			configFailed("there is nobody to ask for the password", "--password-file FILE (- is standard input), or --password-command CMD"))
 	}
 	if err != nil {
 		return err
@@ -124,22 +125,6 @@ func (p *program) keepPassword(c *cli.Context, a *account) error {
 		fmt.Fprintf(p.Stdout, "%s: kept in %s\n", show(a.name), show(where))
 	}
 	return nil
-}
-
-// askSecret asks the person at the terminal for something that is not shown.
-func (p *program) askSecret(c *cli.Context, question string) (credential.Secret, error) {
-	p.asking.Lock()
-	defer p.asking.Unlock()
-	tty, err := p.person(c)
-	if err != nil {
-		return credential.Secret{}, configFailed("there is nobody to ask for the password", "--password-file FILE (- is standard input), or --password-command CMD")
-	}
-	defer tty.Close()
-	text, err := readHidden(tty, question)
-	if err == nil && text == "" {
-		err = configFailed("nothing was typed", "")
-	}
-	return credential.NewSecret(strings.TrimSpace(text)), err
 }
 
 // signIn has the person sign in.
@@ -214,13 +199,14 @@ func (p *program) sendToBrowser(a *account, address string) {
 func (p *program) askLine(c *cli.Context, question string) (string, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
-	in := p.Stdin
-	if tty, err := p.person(c); err == nil {
+	var line string
+	tty, err := p.person(c)
+	if err == nil {
 		defer tty.Close()
-		fmt.Fprint(tty, question)
-		in = tty
+		line, err = tty.line(c.Context, question)
+	} else {
+		line, err = answer(c.Context, func() (string, error) { return bufio.NewReader(p.Stdin).ReadString('\n') })
 	}
-	line, err := bufio.NewReader(in).ReadString('\n')
 	if strings.TrimSpace(line) == "" {
 		return "", errors.Join(configFailed("nothing was typed", ""), err)
 	}
@@ -319,7 +305,7 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 	case a.signIn != nil:
 		g, err := a.signIn().Grant()
 		if err != nil {
-			return byPerson, explain(c.Context, "", a.signInFailed(err)).what + ": mailstow auth login " + a.name, false
+			return byPerson, explain(c.Context, "", a.signInFailed(err)).what + ": mailstow auth login " + a.arg, false
 		}
 		state = "ok, renewed " + ago(time.Since(g.Renewed)) + " ago"
 		if time.Since(g.Renewed) < time.Minute {
@@ -339,9 +325,9 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 	login = first(a.method, "password")
 	switch own := set.Variable(); {
 	case p.Getenv(own) != "":
-		return login, "ok, from " + own, true
+		return login, "from " + own, true
 	case credential.Granted(p.Getenv, set.Name) != "":
-		return login, "ok, from systemd", true
+		return login, "from systemd", true
 	case len(set.PasswordCommand) > 0:
 		return login, "from `" + commandLine(set.PasswordCommand) + "`", true
 	case set.PasswordFile != "":
@@ -349,16 +335,16 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 		if err != nil {
 			return login, explain(c.Context, "", err).what, false
 		}
-		return login, "ok, from " + set.PasswordFile, true
+		return login, "from " + set.PasswordFile, true
 	case set.HasPassword:
-		return login, "ok, from the config file", true
+		return login, "from the config file", true
 	}
 	_, where, err := p.store().Load(passwordName(a.name), a.server())
 	switch {
 	case err == nil:
-		return login, "ok, from " + where, true
+		return login, "kept in " + where, true
 	case errors.Is(err, credential.ErrNotKept):
-		return login, "there is none: mailstow auth login " + a.name, false
+		return login, "there is none: mailstow auth login " + a.arg, false
 	}
 	return login, explain(c.Context, "", a.keptElsewhere(err)).what, false
 }

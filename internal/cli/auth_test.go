@@ -250,10 +250,13 @@ func TestPasswordIsKept(t *testing.T) {
 	if status, out, errs := mailstow(t, env, "backup", "isp"); status != exitOK {
 		t.Errorf("at night: status %d\n%s%s", status, out, errs)
 	}
-	if status, out, errs := mailstow(t, env, "auth", "status", "--json"); status != exitOK || !strings.Contains(out, `"state":"ok, from `) {
+	if status, out, errs := mailstow(t, env, "auth", "status", "--json"); status != exitOK || !strings.Contains(out, `"state":"kept in `) {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 	url := address("imap+insecure", s.IMAP) // called by it, too, what is kept is forgotten by it
+	if status, out, errs := mailstow(t, env, "backup", url); status != exitConfig || !strings.Contains(errs, "mailstow auth login "+url+" keeps one") {
+		t.Errorf("named by its URL: status %d\n%s%s", status, out, errs)
+	}
 	var printed bytes.Buffer
 	if status := Run(t.Context(), Env{Args: []string{"auth", "login", url, "--password-file", "-"}, Stdin: strings.NewReader(s.Password("alice") + "\n"), Stdout: &printed, Stderr: &printed, Getenv: func(name string) string { return env[name] }}); status != exitOK {
 		t.Error(status, printed.String())

@@ -382,16 +382,16 @@ func (l *login) prepare(ctx context.Context) (open func(context.Context) (backup
 		return nil, made, nil
 	}
 	if l.open == nil || l.account.changing {
-		secret, err := l.account.password(ctx)
+		secret, err := l.account.secret(ctx)
 		if err != nil {
-			return nil, nil, lasting(err)
+			return nil, nil, err
 		}
 		l.open = l.account.open(secret)
 	}
 	return l.open, nil, nil
 }
 
-// forget has the password asked for again at the next login.
+// forget has the account asked again for its password at the next login.
 func (l *login) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

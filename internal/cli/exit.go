@@ -37,7 +37,10 @@ const (
 // Interrupted is the cause of a context that a signal ended.
 type Interrupted struct{ Signal syscall.Signal }
 
-func (i Interrupted) Error() string { return "interrupted by " + i.Signal.String() }
+func (i Interrupted) Error() string {
+	name := map[syscall.Signal]string{syscall.SIGINT: "SIGINT", syscall.SIGTERM: "SIGTERM", syscall.SIGHUP: "SIGHUP"}[i.Signal]
+	return "interrupted by " + first(name, i.Signal.String())
+}
 
 // saidError is an error that the user has been told of.
 type saidError struct{ status int }

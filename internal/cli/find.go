@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"mailstow/internal/config"
 	"mailstow/internal/lookup"
@@ -128,42 +126,21 @@ func (p *program) agree(c *cli.Context, address string, s lookup.Server) error {
 		return refused
 	}
 	defer tty.Close()
-	fmt.Fprintf(tty, "%s: %s says that the server is %s. Nothing vouches for that.\nLog in there? [y/N] ", show(address), show(s.By), show(s.URL))
-	line, _ := bufio.NewReader(tty).ReadString('\n')
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-		return refused
+	tty.say("%s: %s says that the server is %s. Nothing vouches for that.", show(address), show(s.By), show(s.URL))
+	answer, err := tty.line(c.Context, "Log in there? [y/N] ")
+	switch strings.ToLower(answer) {
+	case "y", "yes":
+		return nil
 	}
-	return nil
+	if c.Context.Err() != nil {
+		return err
+	}
+	return refused
 }
 
 // errNotLookedUp is returned where a server would have to be looked up, and the
 // network is not to be asked.
 var errNotLookedUp = errors.New("its server has not been looked up yet")
-
-// errNobody is returned where there is nobody to ask.
-var errNobody = errors.New("there is nobody to ask")
-
-// person returns the terminal of the person who may be asked. The caller closes
-// it, and holds asking.
-func (p *program) person(c *cli.Context) (*os.File, error) {
-	if !p.mayAsk(c) {
-		return nil, errNobody
-	}
-	return os.OpenFile("/dev/tty", os.O_RDWR, 0)
-}
-
-// mayAsk reports whether there is a person who may be asked.
-func (p *program) mayAsk(c *cli.Context) bool {
-	return !c.Bool("no-input") && !c.Bool("json") && p.terminal(p.Stdin)
-}
-
-// readHidden asks for something that is not shown as it is typed.
-func readHidden(tty *os.File, question string) (string, error) {
-	fmt.Fprint(tty, question)
-	b, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
-	return string(b), err
-}
 
 // stateDir is where mailstow remembers things of a kind for this user, "" for
 // nowhere.

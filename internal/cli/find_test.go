@@ -240,7 +240,7 @@ func TestSettingsAreShownWithWhereTheyAreFrom(t *testing.T) {
 	status, asked, out, errs := finding(t, env, nil, "config", "show", "--connections", "2")
 	for _, want := range []string{
 		"  server           imap.gmail.com:993 ", "the list of providers", "  timeout          1m30s ", "~/config.toml:3 [defaults]", "  connections      2 ", "--connections\n",
-		"  password         ***, ok, from the config file", "  archive          /mail/me@gmail.com ", "~/config.toml:1\n", "is looked up when it is needed",
+		"  password         ***, from the config file", "  archive          /mail/me@gmail.com ", "~/config.toml:1\n", "is looked up when it is needed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not shown", want)

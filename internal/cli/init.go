@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +56,7 @@ func (p *program) init(c *cli.Context) error {
 		return configFailed("init asks questions, and there is nobody to ask", "write the account into "+p.configFile(c)+"; docs: mailstow.toml(5)")
 	}
 	defer tty.Close()
-	w := &wizard{p: p, c: c, tty: tty, in: bufio.NewReader(tty)}
+	w := &wizard{p: p, c: c, person: tty}
 	if w.cfg, err = p.readConfig(c); err != nil {
 		return err
 	}
@@ -80,29 +79,25 @@ func (p *program) configFile(c *cli.Context) string {
 
 // wizard finds and tries what an account needs, and writes it down.
 type wizard struct {
-	p   *program
-	c   *cli.Context
-	tty *os.File
-	in  *bufio.Reader
+	p *program
+	c *cli.Context
+	*person
 	cfg *config.File // nil if there is none yet
 
 	lines []string // of the account's table
 	apps  []string // tables of applications
 }
 
-func (w *wizard) say(format string, args ...any) { fmt.Fprintf(w.tty, format+"\n", args...) }
-
 // ask asks for a line; usual is what an empty one means.
 func (w *wizard) ask(question, usual string) (string, error) {
 	if usual != "" {
 		question += " [" + usual + "]"
 	}
-	fmt.Fprint(w.tty, question+": ")
-	line, err := w.in.ReadString('\n')
+	line, err := w.line(w.c.Context, question+": ")
 	if err != nil {
 		return "", errors.New("nothing was written")
 	}
-	return first(strings.TrimSpace(line), usual), nil
+	return first(line, usual), nil
 }
 
 // choose has one of several chosen, and returns its place.
@@ -125,12 +120,6 @@ func (w *wizard) choose(question string, options []string) (int, error) {
 			}
 		}
 	}
-}
-
-// secret asks for something that is not shown.
-func (w *wizard) secret(question string) (credential.Secret, error) {
-	text, err := readHidden(w.tty, question+": ")
-	return credential.NewSecret(strings.TrimSpace(text)), err
 }
 
 func (w *wizard) run(ctx context.Context, address string) (err error) {
@@ -311,7 +300,7 @@ func (w *wizard) loginWithPassword(ctx context.Context, set config.Account, whos
 		question = "Paste it here"
 	}
 	for n := 1; ; n++ {
-		secret, err := w.secret(question)
+		secret, err := w.secret(ctx, question+": ")
 		if err != nil {
 			return nil, err
 		}
@@ -322,7 +311,7 @@ func (w *wizard) loginWithPassword(ctx context.Context, set config.Account, whos
 		}
 		pr := explain(ctx, "", err)
 		pr.do = strings.ReplaceAll(pr.do, "check what the config file gives", "check the password")
-		pr.print(w.tty)
+		pr.print(w.out)
 		if pr.status != exitLogin || n == maxAsked {
 			return nil, &saidError{pr.status}
 		}
@@ -387,7 +376,7 @@ func (w *wizard) loginWithBrowser(ctx context.Context, set config.Account, whose
 		}
 		table := []string{fmt.Sprintf("[oauth2.%s]", kind), "client_id = " + quoteTOML(app.ClientID)}
 		if kind == "google" {
-			if app.ClientSecret, err = w.secret("Client secret"); err != nil {
+			if app.ClientSecret, err = w.secret(ctx, "Client secret: "); err != nil {
 				return nil, err
 			}
 			table = append(table, "client_secret = "+quoteTOML(app.ClientSecret.Reveal()))

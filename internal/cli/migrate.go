@@ -193,7 +193,7 @@ func (p *program) destination(c *cli.Context, cfg *config.File, root, arg string
 	case p.Getenv(variable) != "":
 		a.password = func(context.Context) (credential.Secret, error) { return credential.NewSecret(p.Getenv(variable)), nil }
 	case beside && !a.named:
-		a.password = func(context.Context) (credential.Secret, error) { return p.ask(c, a) }
+		a.password = func(ctx context.Context) (credential.Secret, error) { return p.ask(ctx, c, a) }
 	}
 	return a, nil
 }

@@ -194,7 +194,7 @@ var reasons = []struct{ code, why string }{
 func (a *account) signInFailed(err error) error {
 	var ended *signin.EndedError
 	var refused *signin.RefusedError
-	pr := problem{status: exitLogin, code: "oauth_expired", do: "mailstow auth login " + a.name + "      (on a machine without a browser: --flow paste)"}
+	pr := problem{status: exitLogin, code: "oauth_expired", do: "mailstow auth login " + a.arg + "      (on a machine without a browser: --flow paste)"}
 	switch {
 	case err == nil, errors.As(err, new(*problemError)), errors.Is(err, credential.ErrNotPrivate):
 		return err

@@ -32,7 +32,7 @@ func (a *account) understood(err error) error {
 	pr.do = "check the user name and the password"
 	switch {
 	case a.kept:
-		pr.do = "if the password has changed: mailstow auth login " + a.name
+		pr.do = "if the password has changed: mailstow auth login " + a.arg
 	case a.from != "":
 		pr.do = "check what " + a.from + " gives"
 	}

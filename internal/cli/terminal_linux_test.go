@@ -16,8 +16,11 @@ import (
 	"mailstow/internal/mailtest"
 )
 
-// unanswered is no answer: the text is waited for.
-const unanswered = "\x00"
+// Answers that are none: the text is waited for, and the key that interrupts.
+const (
+	unanswered = "\x00"
+	ctrlC      = "\x03"
+)
 
 // terminal runs a command on a terminal of its own, where answers are typed when
 // their questions are seen, and returns its exit status and what was shown.
@@ -72,12 +75,21 @@ func terminal(t *testing.T, cmd *exec.Cmd, answers ...[2]string) (status int, sh
 				t.Fatalf("%q is not asked:\n%s", a[0], text)
 			}
 		}
-		if a[1] != unanswered {
+		switch a[1] {
+		case unanswered:
+		case ctrlC:
+			time.Sleep(50 * time.Millisecond) // until it is read
+			fmt.Fprint(main, ctrlC)
+		default:
 			time.Sleep(50 * time.Millisecond) // until the echo is off
 			fmt.Fprint(main, a[1]+"\n")
 		}
 	}
+	hangs := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	cmd.Wait()
+	if !hangs.Stop() {
+		t.Errorf("the program did not end")
+	}
 	<-ended
 	mu.Lock()
 	defer mu.Unlock()
@@ -127,6 +139,54 @@ func TestFirstRunOnATerminal(t *testing.T) {
 	}
 	if status, shown := terminal(t, command(binary, env, "init", "bob@example.org")); status != exitConfig || !strings.Contains(shown, "already") {
 		t.Errorf("twice: status %d\n%s", status, shown)
+	}
+}
+
+// Whatever is asked, Ctrl-C ends the program, and leaves a terminal that shows
+// what is typed.
+func TestCtrlCEndsEveryQuestion(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	put(t, s, "INBOX", old, `\Seen`, several("old", 3)...)
+	binary := built(t)
+	env, _ := configuredHome(t, s, s.IMAP)
+	fresh := map[string]string{"HOME": t.TempDir()}
+	asked := map[string]string{"HOME": env["HOME"], "MAILSTOW_CONFIG": env["MAILSTOW_CONFIG"], "MAILSTOW_PASSWORD_MINE": s.Password("alice")}
+	server := "imap+insecure://alice@" + s.IMAP
+	for _, tt := range []struct {
+		question string
+		env      map[string]string
+		args     []string
+		answers  [][2]string
+	}{
+		{"Address: ", fresh, []string{"init"}, nil},
+		{"Password for alice@example.org: ", fresh, []string{"init", "alice@example.org", "--offline", "--name", "work"}, [][2]string{{"Its server", server}}},
+		{"Password for alice on", fresh, []string{"backup", server}, nil},
+		{"Password for alice on", fresh, []string{"auth", "login", server}, nil},
+		{"Type the account name", asked, []string{"trim", "mine", "--older-than", "1y"}, nil},
+	} {
+		t.Run(strings.Join(tt.args[:1], " ")+" "+tt.question, func(t *testing.T) {
+			script := binary + " " + strings.Join(tt.args, " ") + "; echo status $?; stty -a"
+			_, shown := terminal(t, command("sh", tt.env, "-c", "trap : INT; "+script), append(tt.answers, [2]string{tt.question, ctrlC})...)
+			if !strings.Contains(shown, ": interrupted by SIGINT") || !strings.Contains(shown, "status 130") || !strings.Contains(shown, " echo ") {
+				t.Error(shown)
+			}
+		})
+	}
+	if len(subjects(t, s, "INBOX")) != 3 {
+		t.Error("mail was deleted")
+	}
+}
+
+// A terminal need not be that of the session: su -c makes a session without one.
+func TestTerminalOfAnotherSessionIsAsked(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	if _, err := exec.LookPath("setsid"); err != nil {
+		t.Skip(err)
+	}
+	env := map[string]string{"HOME": t.TempDir()}
+	status, shown := terminal(t, command("setsid", env, "--wait", built(t), "check", "imap+insecure://alice@"+s.IMAP), [2]string{"Password for alice", s.Password("alice")})
+	if status != exitOK || strings.Contains(shown, s.Password("alice")) || strings.Count(shown, "Password for") != 1 {
+		t.Errorf("status %d\n%s", status, shown)
 	}
 }
 

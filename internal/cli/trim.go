@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -258,7 +256,7 @@ func (p *program) removeFrom(c *cli.Context, t *trimming, out *output) error {
 	ar, err := maildir.Open(ctx, t.dir, maildir.Options{Write: !out.dryRun})
 	if err != nil {
 		if out.dryRun && errors.Is(err, maildir.ErrNone) {
-			return configFailed("there is no archive yet, so nothing can be removed", "mailstow backup "+a.name)
+			return configFailed("there is no archive yet, so nothing can be removed", "mailstow backup "+a.arg)
 		}
 		return archiveFailed(err)
 	}
@@ -412,21 +410,14 @@ func (p *program) askName(ctx context.Context, c *cli.Context, t *trimming, plan
 	if plan.ToTrash {
 		from = "to the trash of"
 	}
-	fmt.Fprintf(tty, "\nType the account name to %s %s %s %s: ", planWord(plan), messages(plan.Delete), from, show(t.account.host))
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(tty).ReadString('\n')
-		answer <- strings.TrimSpace(line)
-	}()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case name := <-answer:
-		if name != t.account.name {
-			return &problemError{problem: problem{what: "nothing was deleted: the name was not typed", status: exitFailure, code: "not_confirmed"}}
-		}
-		return nil
+	name, err := tty.line(ctx, fmt.Sprintf("\nType the account name to %s %s %s %s: ", planWord(plan), messages(plan.Delete), from, show(t.account.host)))
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case name != t.account.name:
+		return &problemError{problem: problem{what: "nothing was deleted: the name was not typed", status: exitFailure, code: "not_confirmed"}}
 	}
+	return nil
 }
 
 // trimFailed makes problems of how a run ended.
@@ -486,12 +477,12 @@ func folderProblems(a *account, f *trim.Folder) (all []problem) {
 			}
 			pr.details = append(pr.details, fmt.Sprintf("message: %s  %s", where, r.Text))
 		}
-		pr.details = someOf(pr.details, "mailstow verify "+a.name)
+		pr.details = someOf(pr.details, "mailstow verify "+a.arg)
 		pr.why = "the server has another message than the archive"
 		pr.do = "compare the two; nothing is deleted from this folder before they are the same"
 		if pr.code == "damaged" {
 			pr.why = "the file changed or the disk is failing"
-			pr.do = "move the file away, then: mailstow backup " + a.name + " --refetch   (the server still has the message)"
+			pr.do = "move the file away, then: mailstow backup " + a.arg + " --refetch   (the server still has the message)"
 		}
 		if slices.ContainsFunc(f.Unsafe, func(r trim.Remark) bool { return r.Gone }) {
 			pr.why = "it was whole until it was removed from the server: another program keeps the archive in step with the server, or the server serves the archive"

@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"mailstow/internal/credential"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
 )
@@ -48,7 +47,6 @@ func (p *program) stay(c *cli.Context, accounts []*account) error {
 	statuses := make([]int, len(accounts))
 	var wg sync.WaitGroup
 	for i, a := range accounts {
-		a.rememberPassword()
 		wg.Go(func() { statuses[i] = k.keep(a) })
 	}
 	wg.Wait()
@@ -119,7 +117,7 @@ func (k *keeper) keep(a *account) (status int) {
 			return status
 		}
 		if status == exitLogin {
-			a.forgetPassword()
+			a.forget()
 		}
 		if retry.Sleep(ctx, watchPause) == nil {
 			w.wait(ctx, k.every-watchPause, status != exitLogin)
@@ -135,41 +133,11 @@ func (k *keeper) mend(a *account) *account {
 	if err != nil {
 		return a
 	}
-	made.rememberPassword()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.accounts[slices.Index(k.accounts, a)] = made
 	delete(k.latest, a)
 	return made
-}
-
-// rememberPassword keeps a password that was had once, so that a person is
-// asked once.
-func (a *account) rememberPassword() {
-	a.forgetPassword = func() {}
-	if a.changing {
-		return
-	}
-	ask := a.password
-	var mu sync.Mutex
-	var kept *credential.Secret
-	a.forgetPassword = func() {
-		mu.Lock()
-		defer mu.Unlock()
-		kept = nil
-	}
-	a.password = func(ctx context.Context) (credential.Secret, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if kept != nil {
-			return *kept, nil
-		}
-		secret, err := ask(ctx)
-		if err == nil {
-			kept = &secret
-		}
-		return secret, err
-	}
 }
 
 // watch is a watcher, made again when it is lost.
