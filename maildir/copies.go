@@ -32,6 +32,7 @@ type Copy struct {
 	Object  string // the server's name for the content; "" for none
 	Dated   bool   // Arrived is the server's INTERNALDATE
 	Read    bool   // an IMAP server has told its flags, so that it is known whether it was read
+	Fetched bool   // it came over POP3, which a server may have taken for reading it
 	Guessed bool   // Arrived is what the sender says
 	Since   int64  // when the archive got it, Unix seconds
 
@@ -48,7 +49,7 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 		var id, how, note, flags, from, origin string
 		var sum, header []byte
 		var sizes sql.NullString
-		err := r.Scan(&id, &how, &note, &c.Object, &c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags, &c.Arrived, &from, &origin, &c.Folder, &c.Key, &c.Read, &c.Since, &sizes)
+		err := r.Scan(&id, &how, &note, &c.Object, &c.Message, &c.Size, &c.Lines, &sum, &header, &c.Rewritten, &c.Removed, &flags, &c.Arrived, &from, &origin, &c.Folder, &c.Key, &c.Read, &c.Fetched, &c.Since, &sizes)
 		if err != nil {
 			return err
 		}
@@ -70,6 +71,7 @@ func (in *Intake) EachCopy(ctx context.Context, mb mailbox.Mailbox, fn func(mail
 		return nil
 	}, `SELECT p.id, p.how, p.note, p.object, m.id, m.size, m.lines_size, m.sha256, m.header_sha256, m.rewritten, m.removed_at IS NOT NULL, m.flags, m.internal_date, m.date_from, m.origin, f.path, m.key,
 		EXISTS (SELECT 1 FROM mapping o JOIN mailbox b ON b.id = o.mailbox JOIN source s ON s.id = b.source WHERE o.message = m.id AND s.name LIKE 'imap:%'),
+		EXISTS (SELECT 1 FROM mapping o JOIN mailbox b ON b.id = o.mailbox JOIN source s ON s.id = b.source WHERE o.message = m.id AND o.how = 'downloaded' AND s.name LIKE 'pop3:%'),
 		m.archived_at, (SELECT group_concat(x.size) FROM form x WHERE x.message = m.id)
 		FROM mapping p JOIN message m ON m.id = p.message JOIN folder f ON f.id = m.folder WHERE p.mailbox = ? AND p.gone_at IS NULL`, in.place(mb).id)
 }

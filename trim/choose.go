@@ -388,6 +388,9 @@ func (r *run) sumUp() {
 			f.Delete++
 			f.Octets += max(c.msg.Size, 0)
 			f.Oldest, f.Newest = earlier(f.Oldest, c.arrived), later(f.Newest, c.arrived)
+			if c.copy.Fetched && r.protocol == mailbox.IMAP && !r.Unread {
+				p.Fetched++
+			}
 		}
 		p.Delete, p.Octets = p.Delete+f.Delete, p.Octets+f.Octets
 		if f.Delete > 0 {

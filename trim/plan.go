@@ -33,6 +33,7 @@ type Plan struct {
 	Waiting  int64 // octets that are in Trash already
 	Labels   bool  // the server has labels: removing from a mailbox alone would free nothing
 	Compared int   // messages that were downloaded again and compared
+	Fetched  int   // that count as read, perhaps only because they came over POP3
 
 	Folders []*Folder
 }

@@ -96,6 +96,7 @@ type Copy struct {
 	Object  string // the server's name for the content; "" for none
 	Dated   bool   // Arrived is the server's INTERNALDATE
 	Read    bool   // an IMAP server has told its flags
+	Fetched bool   // it came over POP3, which a server may have taken for reading it
 	Guessed bool   // Arrived is what the sender says
 	Since   int64  // when the archive got it, Unix seconds
 

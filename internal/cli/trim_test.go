@@ -230,6 +230,35 @@ func TestTrimOverPOP3(t *testing.T) {
 	}
 }
 
+// A backup over POP3 has a server call mail read that nobody has read: who trims
+// over IMAP is told.
+func TestPlanTellsOfMailThatCameOverPOP3(t *testing.T) {
+	t.Parallel()
+	s := mailtest.Dovecot(t)
+	put(t, s, "INBOX", old, ``, several("old", 3)...)
+	env, root := home(t, s), t.TempDir()
+	if status, out, errs := mailstow(t, env, "backup", address("pop3+insecure", s.POP3), "--to", root); status != exitOK {
+		t.Fatal(status, out, errs)
+	}
+	put(t, s, "INBOX", old, `\Seen`, "read")
+	plan := func(more ...string) string {
+		status, out, errs := mailstow(t, env, append([]string{"trim", address("imap+insecure", s.IMAP), "--to", root, "--older-than", "1y", "--dry-run"}, more...)...)
+		if status != exitOK {
+			t.Errorf("status %d\n%s%s", status, out, errs)
+		}
+		return out
+	}
+	if status, out, errs := mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", root); status != exitOK {
+		t.Fatal(status, out, errs)
+	}
+	if out := plan(); !strings.Contains(out, "delete    4 messages") || !strings.Contains(out, "3 of them came over POP3") {
+		t.Error(out)
+	}
+	if out := plan("--include-unread"); strings.Contains(out, "POP3") {
+		t.Errorf("whether they were read does not matter:\n%s", out)
+	}
+}
+
 // quotas are settings for Dovecot: 64 KiB for each user.
 var quotas = []string{
 	"mail_plugins = quota", "protocol imap {\n  mail_plugins = quota imap_quota\n}", "plugin {\n  quota = count:User\n  quota_rule = *:storage=64K\n  quota_vsizes = yes\n}",

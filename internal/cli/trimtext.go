@@ -119,6 +119,9 @@ func (t *trimming) showPlan(w io.Writer, p *trim.Plan, dry bool) {
 	if p.Labels {
 		fmt.Fprintf(w, "\n  This server keeps all mail in one place and shows it under labels: what is\n  removed goes to %s, and no longer shows under any label.\n", show(p.Trash.String()))
 	}
+	if p.Fetched > 0 {
+		fmt.Fprintf(w, "\n  The server calls all of these read; %s of them came over POP3, which may be why.\n", count(p.Fetched))
+	}
 	switch {
 	case dry:
 		fmt.Fprintln(w, "\nNothing was changed.")
@@ -318,7 +321,7 @@ func (j *jsonLines) plan(t *trimming, p *trim.Plan) {
 		}
 		folders = append(folders, o)
 	}
-	o := object{"account": t.account.name, "delete": p.Delete, "bytes": p.Octets, "messages": p.Messages, "kept": p.Kept(), "folders": folders, "to_trash": p.ToTrash, "compared": p.Compared}
+	o := object{"account": t.account.name, "delete": p.Delete, "bytes": p.Octets, "messages": p.Messages, "kept": p.Kept(), "folders": folders, "to_trash": p.ToTrash, "compared": p.Compared, "over_pop3": p.Fetched}
 	if p.Used >= 0 {
 		o["usage"], o["usage_by"] = p.Used, p.By
 		if !p.ToTrash {
