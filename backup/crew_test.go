@@ -13,6 +13,7 @@ import (
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
+	"mailstow/maildir"
 )
 
 // heavy makes a box whose messages are worth several connections.
@@ -295,6 +296,14 @@ func TestRefetchGetsWhatWasRemoved(t *testing.T) {
 	holds(t, dir, s.boxes[0])
 	if result, _, err := run(t, dir, s, nil); err != nil || result.Sum().Kept != 9 {
 		t.Errorf("after: sum %+v, %v", result.Sum(), err)
+	}
+	a, err := maildir.Open(t.Context(), dir, maildir.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if v, err := a.Verify(t.Context(), maildir.VerifyOptions{}, func(int) {}); err != nil || v.Messages != 9 || v.Damaged() {
+		t.Errorf("what is there again is missing: %+v, %v", v, err)
 	}
 }
 

@@ -711,6 +711,11 @@ func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 	defer mapping.Close()
+	again, err := tx.PrepareContext(ctx, comeAgain)
+	if err != nil {
+		return err
+	}
+	defer again.Close()
 	for _, e := range b.staged {
 		message, err := e.insert(ctx, insert)
 		if err != nil {
@@ -718,6 +723,9 @@ func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
 		}
 		if e.id == "" {
 			continue
+		}
+		if _, err := again.ExecContext(ctx, e.mailbox.id, string(e.id)); err != nil {
+			return err
 		}
 		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, e.how, e.note, joined(e.flags), e.object); err != nil {
 			return err
@@ -740,6 +748,9 @@ func (e *entry) insert(ctx context.Context, prepared *sql.Stmt) (int64, error) {
 }
 
 const insertMapping = "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags, object) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+// comeAgain lets the file be missing of which another copy comes.
+const comeAgain = "UPDATE message SET accepted = 1 WHERE removed_at IS NOT NULL AND id = (SELECT message FROM mapping WHERE mailbox = ? AND id = ?)"
 
 // joined is how the index writes flags.
 func joined(flags []string) string { return strings.Join(flags, " ") }

@@ -273,7 +273,9 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	defer ar.Close()
 	o.begun = true
 	out.working(a)
-	o.found = ar.Found()
+	if o.found = ar.Found(); c.Bool("refetch") { // so that they come again
+		o.found.Removed = 0
+	}
 	in, err := ar.From(ctx, a.source())
 	if err != nil {
 		return archiveFailed(err)

@@ -277,7 +277,10 @@ func (v *verifyOutput) verified(pl place, sum *maildir.Verified) {
 		fmt.Fprintf(v.p.Stdout, "    %-10s  %s%s\n", f.Damage, show(f.File), show(remark))
 	}
 	if damaged {
-		fmt.Fprintf(v.p.Stdout, "  do: restore these files from a copy of the archive, or, if you have removed them yourself: mailstow verify --accept-removed %s\n", show(pl.dir))
+		fmt.Fprintln(v.p.Stdout, "  do: restore these files from a copy of the archive; or move away what has changed, and get it all from the server again: mailstow backup --refetch")
+		if found[maildir.Missing] > 0 {
+			fmt.Fprintf(v.p.Stdout, "      if you have removed what is missing: mailstow verify --accept-removed %s\n", show(pl.dir))
+		}
 	}
 }
 
