@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,6 +103,13 @@ func (p *program) move(c *cli.Context, source, destination *account, out *output
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
 	r := &proof{account: destination, dir: source.dir, command: "migrate", dry: out.dryRun}
+	if source.user == destination.user && slices.Contains(destination.servers, source.server()) {
+		r.problem = &problem{
+			what: fmt.Sprintf("source and destination are one account: %s on %s", source.user, source.host),
+			do:   "name another destination; what was lost there: mailstow restore " + source.arg, status: exitConfig, code: "config",
+		}
+		return r
+	}
 	to := &server{account: destination}
 	if err := to.now(ctx); err != nil { // before anything moves
 		r.problem = pushFailed(ctx, destination, r.result, err)

@@ -210,6 +210,21 @@ func TestMoveInterruptedAndRunAgainAtOnce(t *testing.T) {
 }
 
 // What is counted is what has happened, also where a mailbox is there already.
+// Moving from an account to itself would store what it has once more.
+func TestMoveToItselfIsRefused(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly()[:3])
+	env := home(t, s)
+	env["MAILSTOW_DESTINATION_PASSWORD"] = s.Password("alice")
+	imap := address("imap+insecure", s.IMAP)
+	for _, more := range [][]string{nil, {"--under", "Old"}, {"--dry-run"}} {
+		status, out, errs := mailstow(t, env, append([]string{"migrate", imap, imap, "--to", t.TempDir()}, more...)...)
+		if status != exitConfig || !strings.Contains(errs, "one account") || len(subjects(t, s, "INBOX")) != n {
+			t.Errorf("%q: status %d\n%s%s", more, status, out, errs)
+		}
+	}
+}
+
 func TestMoveCountsWhatItStores(t *testing.T) {
 	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
 	fill(t, a, "INBOX", numbered(0, 300))
