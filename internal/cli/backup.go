@@ -247,8 +247,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	}
 	memory, dry := p.memory(), out.dryRun
 	if memory.vanished(o.dir) && !c.Bool("new-archive") {
-		return configFailed("the archive "+o.dir+" has vanished; nothing was created in its place",
-			"mount its disk; or, if it is really gone, begin a new one with --new-archive")
+		return vanished(o.dir)
 	}
 	login := &login{account: a}
 	defer login.close()

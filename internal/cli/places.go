@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -59,6 +61,9 @@ func (p *program) placesOf(c *cli.Context, cfg *config.File, root, arg string) (
 	for _, dir := range []string{arg, filepath.Join(root, arg)} {
 		if maildir.Exists(dir) {
 			return []place{{filepath.Base(dir), dir}}, nil
+		}
+		if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
+			return nil, err
 		}
 		if at := below(dir); len(at) > 0 {
 			return at, nil

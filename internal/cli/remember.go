@@ -71,6 +71,12 @@ func (p *program) lastVerified(archive string) time.Time {
 	return at
 }
 
+// vanished is the error of an archive that has vanished.
+func vanished(archive string) error {
+	return configFailed("the archive "+archive+" has vanished; nothing was created in its place",
+		"mount its disk; or, if it is really gone, begin a new one: mailstow backup --new-archive")
+}
+
 // vanished reports whether an archive is remembered that is no longer there:
 // this very one, or all that stood beside it.
 func (m memory) vanished(archive string) bool {

@@ -574,6 +574,25 @@ func TestVanishedArchiveIsNotBegunAnew(t *testing.T) {
 	}
 }
 
+// An archive that is not there is no account without a backup.
+func TestStatusTellsOfAnArchiveThatHasVanished(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	env, dir := configuredHome(t, s, s.IMAP)
+	if status, out, errs := mailstow(t, env, "status"); status != exitOK || !strings.Contains(out, "never") {
+		t.Errorf("before the first run: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "backup"); status != exitOK {
+		t.Fatal(status, out, errs)
+	}
+	must(t, os.Rename(dir, dir+".elsewhere"))
+	if status, out, errs := mailstow(t, env, "status"); status != exitConfig || !strings.Contains(out, "vanished") || !strings.Contains(errs, "mount its disk") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if status, out, _ := mailstow(t, env, "status", "--json"); status != exitConfig || objects(t, out, "status")[0]["last_result"] != "vanished" {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
 func TestNewerIndexIsRefusedUntouched(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	env, to := home(t, s), t.TempDir()

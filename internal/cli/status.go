@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,7 @@ func (p *program) status(c *cli.Context) error {
 		lines = newJSONLines(p.Stdout)
 	}
 	t := table{head: []string{"account", "last good run", ">age", ">in archive", ">size", ">missing", ">failed", "last run"}}
-	old := false
+	old, gone := false, []place(nil)
 	for _, pl := range at {
 		var s stand
 		err := open(c.Context, pl, func(ar *maildir.Archive) (err error) {
@@ -78,6 +79,10 @@ func (p *program) status(c *cli.Context) error {
 		})
 		if err != nil && !errors.Is(err, maildir.ErrNone) { // without an archive it stands at nothing
 			return fmt.Errorf("%s: %w", pl.name, err)
+		}
+		if dir, _ := filepath.Abs(pl.dir); err != nil && p.memory().vanished(dir) {
+			s.vanished = true
+			gone = append(gone, pl)
 		}
 		old = old || maxAge > 0 && (s.good == nil || time.Since(s.good.Ended) > maxAge)
 		switch {
@@ -92,7 +97,16 @@ func (p *program) status(c *cli.Context) error {
 	if lines == nil && !c.Bool("failed") && !c.Bool("quiet") {
 		fmt.Fprint(p.Stdout, t.String())
 	}
-	if old {
+	for _, pl := range gone {
+		pr := explain(c.Context, pl.name, vanished(pl.dir))
+		if lines == nil {
+			pr.print(p.Stderr)
+		}
+	}
+	switch {
+	case len(gone) > 0:
+		return &saidError{exitConfig}
+	case old:
 		return &saidError{exitIncomplete}
 	}
 	return nil
@@ -104,6 +118,7 @@ type stand struct {
 	failures   []maildir.Failure
 	messages   int
 	octets     int64
+	vanished   bool // there was one
 }
 
 func standing(c *cli.Context, ar *maildir.Archive) (s stand, err error) {
@@ -123,6 +138,8 @@ func standing(c *cli.Context, ar *maildir.Archive) (s stand, err error) {
 // word says how the last run ended.
 func (s stand) word() string {
 	switch {
+	case s.vanished:
+		return "vanished"
 	case s.last == nil:
 		return "never"
 	case s.last.Ended.IsZero():
