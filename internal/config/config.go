@@ -285,7 +285,7 @@ func Read(path, home string) (*File, error) {
 	d := toml.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&doc); err != nil {
-		return nil, explain(path, err)
+		return nil, explain(path, text, err)
 	}
 	r := reader{path: path, home: home, text: string(text)}
 	if doc.Defaults.Address != "" {
@@ -332,7 +332,7 @@ func Read(path, home string) (*File, error) {
 
 // explain turns an error of the library into one with a line and a word on
 // the nearest key.
-func explain(path string, err error) error {
+func explain(path string, text []byte, err error) error {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) {
 		first := strict.Errors[0]
@@ -341,6 +341,13 @@ func explain(path string, err error) error {
 		e := &Error{Path: path, Line: line, Text: fmt.Sprintf("there is no key %q", key[len(key)-1])}
 		known := []string{"archive", "defaults", "accounts", "oauth2", "notify"}
 		if len(key) > 1 {
+			if !slices.Contains(known, key[0]) {
+				e.Text = fmt.Sprintf("there is no table [%s]", strings.Join(key, "."))
+				if near := nearest(key[0], known); near != "" {
+					e.Hint = "did you mean [" + strings.Join(append([]string{near}, key[1:]...), ".") + "]?"
+				}
+				return e
+			}
 			e.Text += " in [" + strings.Join(key[:len(key)-1], ".") + "]"
 			known = accountKeys
 			switch {
@@ -360,15 +367,49 @@ func explain(path string, err error) error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		line, _ := decode.Position()
-		return &Error{Path: path, Line: line, Text: strings.TrimPrefix(decode.Error(), "toml: ")}
+		e := &Error{Path: path, Line: line, Text: strings.TrimPrefix(decode.Error(), "toml: ")}
+		switch kind := wrongKind.FindStringSubmatch(e.Text); {
+		case kind != nil:
+			key := decode.Key()
+			e.Text = key[len(key)-1] + " cannot be " + kinds[kind[1]]
+			e.Hint = "it is " + kinds[kind[2]]
+		case unquoted.MatchString(lineOf(text, line)):
+			e.Text, e.Hint = "a text without quotes", `key = "text"`
+		}
+		return e
 	}
 	return &Error{Path: path, Text: err.Error()}
 }
 
-// nearest returns the known word that differs least from word, "" if none is
-// near.
+// wrongKind is what the library says of a value: its kind, and that of Go which
+// it ought to be.
+var wrongKind = regexp.MustCompile(`^cannot decode TOML (\w+) into .* of type (\W*\w+)`)
+
+// kinds are those of TOML, and of Go.
+var kinds = map[string]string{
+	"string": `a text in quotes, like "this"`, "integer": "a number", "float": "a fraction", "boolean": "true or false", "array": "a list", "table": "a table",
+	"[]string": `a list of texts, like ["this"]`, "int": "a whole number", "bool": "true or false", "map": "a table", "struct": "a table", "config": "a table",
+}
+
+// unquoted is a line with a text that has no quotes.
+var unquoted = regexp.MustCompile(`^\s*[\w-]+\s*=\s*[A-Za-z/~]`)
+
+// lineOf returns a line of a text, the first of which is 1.
+func lineOf(text []byte, n int) string {
+	lines := strings.Split(string(text), "\n")
+	if n < 1 || n > len(lines) {
+		return ""
+	}
+	return lines[n-1]
+}
+
+// nearest returns the known word that differs least from word, or begins with it,
+// "" if none is near.
 func nearest(word string, known []string) string {
 	best, least := "", 3
+	if i := slices.IndexFunc(known, func(k string) bool { return len(word) > 2 && strings.HasPrefix(k, word) }); i >= 0 {
+		best = known[i]
+	}
 	for _, k := range known {
 		if d := distance(word, k); d < least {
 			best, least = k, d

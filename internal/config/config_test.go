@@ -79,6 +79,16 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"bad name", "[accounts.Isp]\nserver = \"x\"\n", 1, `"Isp"`, "small letters"},
 		{"a password in a URL", "[accounts.isp]\nimap = \"imaps://h\"\npop3 = \"pop3s://me:secret@h\"\n", 1, "pop3 of [accounts.isp] has a password in it", "password_command"},
 		{"two names for one variable", account + "[accounts.my-mail]\nserver = \"imaps://h\"\n[accounts.my_mail]\nserver = \"imaps://h\"\n", 5, "MAILSTOW_PASSWORD_MY_MAIL is for both", "call one of them"},
+		{"a number for a text", account + "timeout = 60\n", 3, "timeout cannot be a number", "a text in quotes"},
+		{"a text for a list", account + "exclude = \"Junk\"\n", 3, "exclude cannot be a text", `["this"]`},
+		{"a number in a list", account + "exclude = [1]\n", 3, "exclude cannot be a number", "a text in quotes"},
+		{"a text for a number", account + "connections = \"many\"\n", 3, "connections cannot be a text", "a whole number"},
+		{"a text for a yes", account + "[accounts.isp.trim]\ntrash = \"yes\"\n", 4, "trash cannot be a text", "true or false"},
+		{"a text for a table", account + "map = \"x\"\n", 3, "map cannot be a text", "a table"},
+		{"a number for all accounts", "accounts = 1\n", 1, "accounts cannot be a number", "a table"},
+		{"a text without quotes", "[accounts.isp]\nserver = imaps://secret@h\n", 2, "without quotes", "key ="},
+		{"unknown table", "[account.isp]\nserver = \"imaps://h\"\n", 1, "there is no table [account.isp]", "[accounts.isp]"},
+		{"half a key", "[notify]\nmetrics = \"x\"\n", 2, `no key "metrics"`, "metrics_file"},
 		{"command is a number", account + "password_command = 3\n", 1, "password_command", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -359,7 +359,7 @@ func (r *pairReader) toml(text []byte) {
 	if err := d.Decode(&doc); err != nil {
 		var strict *toml.StrictMissingError
 		if !errors.As(err, &strict) {
-			r.errors = append(r.errors, explain(r.path, err).(*Error))
+			r.errors = append(r.errors, explain(r.path, text, err).(*Error))
 			return
 		}
 		for _, missing := range strict.Errors {
