@@ -15,7 +15,7 @@ var mayImport = map[string][]string{
 	// the program
 	".": {"internal/cli"},
 	"internal/cli": {
-		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint",
+		"backup", "maildir", "mailbox", "migrate", "internal/config", "internal/credential", "internal/demo", "internal/filter", "internal/fingerprint", "internal/guess",
 		"internal/imapconn", "internal/imapwire", "internal/lookup", "internal/monitor", "internal/netconn", "internal/pop3conn", "internal/pop3wire", "internal/provider", "internal/quantity", "internal/report",
 		"internal/replace", "internal/retry", "internal/sasl", "internal/signin", "trim",
 	},
@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/pop3wire": {"internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
 	"internal/sasl":     {"internal/credential"},
 	"internal/netconn":  {"internal/retry"},
-	"internal/config":   {"internal/credential", "internal/quantity"},
+	"internal/config":   {"internal/credential", "internal/guess", "internal/quantity"},
 	"internal/lookup":   {"internal/provider"},
 	"internal/signin":   {"internal/credential"},
 	"internal/monitor":  {"internal/replace"},
@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"internal/credential":  {"internal/replace"},
 	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
+	"internal/guess":       {},
 	"internal/provider":    {},
 	"internal/quantity":    {},
 	"internal/repair":      {},

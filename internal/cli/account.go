@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ import (
 	"mailstow/internal/config"
 	"mailstow/internal/credential"
 	"mailstow/internal/filter"
+	"mailstow/internal/guess"
 	"mailstow/internal/imapconn"
 	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
@@ -172,7 +174,7 @@ func (a *account) loggingIn(ctx context.Context, l *sasl.Login, dial func() erro
 		l.Secret = token
 		err = dial()
 	}
-	return a.misnamed(ctx, a.understood(err))
+	return a.misplaced(a.misnamed(ctx, a.understood(err)))
 }
 
 // login says who logs in, and how.
@@ -337,7 +339,11 @@ func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*
 	if cfg != nil {
 		where = "it is not in " + cfg.Path
 	}
-	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", arg, where), "name it there, or give an address, or the server: imaps://USER@HOST")
+	do := "name it there, or give an address, or the server: imaps://USER@HOST"
+	if near := guess.Nearest(arg, cfg.Names()); near != "" {
+		do = "did you mean " + near + "?"
+	}
+	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", arg, where), do)
 }
 
 // addressIn returns the address in a URL whose host gives addresses and serves
@@ -457,6 +463,9 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	if _, hasPassword := u.User.Password(); hasPassword {
 		return nil, configFailed("the URL has a password in it, which everybody on this machine can see", "use --password-command, --password-file or MAILSTOW_PASSWORD")
 	}
+	if n, err := strconv.Atoi(u.Port()); u.Port() != "" && (err != nil || n < 1 || n > 65535) {
+		return nil, configFailed("there is no port "+u.Port(), "imaps has "+schemes["imaps"].port+", pop3s "+schemes["pop3s"].port+"; without a port it is that")
+	}
 	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(loginOption(c, set, "user"), u.User.Username(), set.User, set.Address)}
 	if a.user == "" {
 		return nil, configFailed("nobody is named to log in as", "imaps://USER@HOST, or --user USER")
@@ -483,9 +492,6 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	}
 	if set.Timeout > 0 && !c.IsSet("timeout") {
 		a.endpoint.Timeout = set.Timeout
-	}
-	if c.IsSet("timeout") && a.endpoint.Timeout <= 0 {
-		return nil, &usageError{text: "--timeout: it must be more than nothing", hint: "write it like 60s or 2m"}
 	}
 	if c.Count("verbose") > 1 {
 		a.endpoint.Trace = func(line string) { p.trace(a, line) }
@@ -631,14 +637,14 @@ func tlsConfig(host, caFile, certFile, keyFile string) (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
-		return nil, configFailed("the CA file cannot be read: "+err.Error(), "")
+		return nil, configFailed("the CA file cannot be read: "+err.Error(), "--tls-ca, or tls_ca in the config file, names a file in PEM form")
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, configFailed(caFile+" holds no certificate in PEM form", "")
+		return nil, configFailed(caFile+" holds no certificate in PEM form", "openssl x509 -in FILE -inform DER makes that of one in another form")
 	}
 	cfg.RootCAs = pool
 	return cfg, nil
@@ -752,7 +758,7 @@ func loginFlags() []cli.Flag {
 		text("user", "login `NAME`, where the URL has none"),
 		text("password-command", "run `CMD`, read the password from its first line"),
 		text("password-file", "read the password from the first line of `FILE` (- is stdin)"),
-		text("auth", "log in by `METHOD`: password, "+strings.Join(signIns, ", ")+"; over IMAP "+strings.Join(imapwire.Methods, ", ")+"; over POP3 "+strings.Join(pop3conn.Methods, ", ")),
+		text("auth", "log in by `METHOD`: password, oauth2, xoauth2 ... (see mailstow.toml(5))"),
 		text("auth-user", "log in as `NAME`, to read the mail of another user"),
 		text("token-command", "run `CMD` for an access token, whenever one is needed"),
 		text("tls-ca", "also trust the CA certificates in `FILE`"),
@@ -760,6 +766,6 @@ func loginFlags() []cli.Flag {
 		text("tls-cert", "show the server the client certificate in `FILE`"),
 		text("tls-key", "key of the client certificate, if `FILE` is another"),
 		yes("allow-insecure", "let +insecure URLs reach other machines"),
-		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that is silent for `TIME`", Value: time.Minute},
+		duration("timeout", "give up on a server that is silent for `TIME`", time.Minute),
 	}
 }

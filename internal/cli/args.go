@@ -2,10 +2,13 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"mailstow/internal/guess"
 )
 
 // usageError is a wrong use of the command line.
@@ -13,9 +16,27 @@ type usageError struct{ text, hint string }
 
 func (e *usageError) Error() string { return e.text }
 
+const noInsecurity = "--tls-ca FILE for a private CA; nothing switches verification off"
+
+// foreignCommands says what commands of other tools are called here.
+var foreignCommands = map[string]string{
+	"version": "mailstow --version",
+	"sync":    "mailstow backup", "pull": "mailstow backup", "fetch": "mailstow backup", "download": "mailstow backup", "get": "mailstow backup", "run": "mailstow backup",
+	"push": "mailstow migrate", "copy": "mailstow migrate", "move": "mailstow migrate", "upload": "mailstow migrate", "import": "mailstow migrate DIR ACCOUNT",
+	"add": "mailstow init", "setup": "mailstow init", "configure": "mailstow init", "login": "mailstow auth login", "logout": "mailstow auth logout",
+	"test": "mailstow check", "doctor": "mailstow check", "prune": "mailstow trim", "delete": "mailstow trim", "expunge": "mailstow trim", "clean": "mailstow trim",
+	"ls": "mailstow list", "show": "mailstow list", "accounts": "mailstow config show",
+}
+
 // foreign says what options of other tools are called here.
 var foreign = map[string]string{
 	"dry":       "--dry-run",
+	"version":   "mailstow --version",
+	"subset":    "mailstow verify --subset",
+	"port":      "a URL such as imaps://user@host:port",
+	"host":      "a URL such as imaps://user@host",
+	"all":       "nothing: without a name it is all accounts",
+	"a":         "nothing: without a name it is all accounts",
 	"delete":    "nothing: a backup never deletes",
 	"delete1":   "nothing: a backup never deletes",
 	"delete2":   "nothing: a backup never deletes",
@@ -24,10 +45,16 @@ var foreign = map[string]string{
 	"password":  "--password-command, --password-file, MAILSTOW_PASSWORD or the prompt",
 	"password1": "--password-command or --password-file",
 	"passfile1": "--password-file",
-	"insecure":  "--tls-ca FILE for a private CA; nothing switches verification off",
+	"insecure":  noInsecurity,
 	"logfile":   "--log-file",
 	"debug":     "--verbose",
 	"noop":      "--dry-run",
+
+	"no-verify":            noInsecurity,
+	"no-ssl-verify":        noInsecurity,
+	"no-check-certificate": noInsecurity,
+	"nosslcheck":           noInsecurity,
+	"skip-verify":          noInsecurity,
 
 	"justlogin":         "mailstow check",
 	"justfolders":       "mailstow check",
@@ -143,10 +170,17 @@ func (a *arranger) option(arg string, rest []string) ([]string, error) {
 		return a.unbundle(arg[1:], rest), nil
 	}
 	e := &usageError{text: fmt.Sprintf("unknown option %s for `mailstow %s`", arg, a.cmd.Name)}
-	if ours := foreign[name]; ours != "" {
+	ours := foreign[name]
+	near := guess.Nearest(name, slices.Sorted(maps.Keys(a.takesValue)))
+	switch {
+	case strings.HasPrefix(ours, "nothing"):
+		e.hint = ours
+	case ours != "":
 		e.hint = "use " + ours
-	} else if near := cli.SuggestFlag(a.cmd.Flags, name, false); near != "" {
-		e.hint = "did you mean " + near + "?"
+	case near != "":
+		e.hint = "did you mean --" + near + "?"
+	default:
+		e.hint = fmt.Sprintf("mailstow %s --help lists them", a.cmd.Name)
 	}
 	return nil, e
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -54,9 +55,21 @@ func TestWrongUseIsTold(t *testing.T) {
 		{[]string{"backup", "--to"}, "needs a value"},
 		{[]string{"bakcup"}, `there is no command "bakcup"`},
 		{[]string{"backup", "--password", "x"}, "--password-command"},
-		{[]string{"backup", "--timeout", "soon"}, "timeout"},
+		{[]string{"backup", "--timeout", "soon"}, `--timeout: "soon" is no length of time`},
+		{[]string{"backup", "--every", "5"}, `--every: "5" is no length of time`},
+		{[]string{"backup", "--max-duration", "0s"}, "no length of time"},
+		{[]string{"backup", "--connections", "x"}, `--connections: "x" is no number above 0`},
+		{[]string{"backup", "--jobs", "0"}, "no number above 0"},
+		{[]string{"backup", "--json=maybe"}, "--json takes no value"},
+		{[]string{"backup", "--delete"}, "\n  nothing: a backup never deletes"},
+		{[]string{"backup", "--no-ssl-verify"}, "--tls-ca FILE"},
+		{[]string{"backup", "--avz"}, "mailstow backup --help lists them"},
+		{[]string{"backup", "--version"}, "use mailstow --version"},
+		{[]string{"version"}, "use mailstow --version"},
+		{[]string{"sync"}, "use mailstow backup"},
+		{[]string{"bakcup", "me"}, "did you mean mailstow backup?"},
 		{[]string{"verify", "--subset", "8/7"}, "3/7"},
-		{[]string{"status", "--max-age", "x"}, "26h"},
+		{[]string{"status", "--max-age", "x"}, "no length of time"},
 		{[]string{"list", "a", "b", "c"}, "takes an account and a folder"},
 		{[]string{"backup", "-nx"}, "unknown option -nx"},
 	} {
@@ -91,12 +104,23 @@ func TestMistakesInAccountsAreConfigErrors(t *testing.T) {
 		{"imaps://me:secret@mail.example.org", "password in it"},
 		{"http://me@mail.example.org", "no URL of a mail server"},
 		{"imaps://", "no URL of a mail server"},
+		{"imaps://me@mail.example.org:99999", "no port 99999"},
 		{"imap+insecure://me@mail.example.org", "plain text"},
 		{"pop3+insecure://me@192.0.2.1", "plain text"},
 	} {
 		status, _, errs := mailstow(t, map[string]string{"MAILSTOW_CONFIG": "/dev/null"}, "backup", tt.arg, "--to", t.TempDir())
 		if status != exitConfig || !strings.Contains(errs, tt.want) || strings.Contains(errs, "secret@") {
 			t.Errorf("%s: status %d, %q; want %d and %q", tt.arg, status, errs, exitConfig, tt.want)
+		}
+	}
+}
+
+func TestMistypedAccountIsGuessed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.toml")
+	write(t, file, "[accounts.work]\nserver = \"imaps://me@mail.example.org\"\n")
+	for arg, want := range map[string]string{"wrok": "did you mean work?", "other": "name it there"} {
+		if status, _, errs := mailstow(t, map[string]string{"MAILSTOW_CONFIG": file}, "backup", arg); status != exitConfig || !strings.Contains(errs, want) {
+			t.Errorf("%s: status %d, %q; want %q", arg, status, errs, want)
 		}
 	}
 }

@@ -43,12 +43,12 @@ missing. Nothing is ever deleted, neither on the server nor in the archive.`,
 			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
 			yes("refetch", "get again what you removed from the archive"),
 			yes("watch", "stay, and copy new mail when the server tells of it (IDLE)"),
-			&cli.DurationFlag{Name: "every", Usage: "stay, and look at everything again after `TIME`"},
-			&cli.IntFlag{Name: "jobs", Usage: "`N` accounts at the same time", Value: 4},
-			&cli.IntFlag{Name: "connections", Usage: "`N` connections to an account at the same time (default: 4, over POP3 1)"},
+			duration("every", "stay, and look at everything again after `TIME`", 0),
+			number("jobs", "`N` accounts at the same time", 4),
+			number("connections", "`N` connections to an account at the same time (default: 4, over POP3 1)", 0),
 			text("bwlimit", "read at most `SIZE` a second from an account"),
 			text("max-transfer", "stop after `SIZE` of mail; the next run goes on"),
-			&cli.DurationFlag{Name: "max-duration", Usage: "stop after `TIME`; the next run goes on"},
+			duration("max-duration", "stop after `TIME`; the next run goes on", 0),
 		}, wantedFlags(), loginFlags()),
 		Action: p.backup,
 	}
@@ -107,9 +107,6 @@ func (p *program) backup(c *cli.Context) error {
 	accounts, err := p.accounts(c)
 	if err != nil {
 		return err
-	}
-	if c.IsSet("max-duration") && c.Duration("max-duration") <= 0 {
-		return &usageError{text: "--max-duration: it must be more than nothing", hint: "write it like 20m or 2h"}
 	}
 	if c.Bool("watch") || c.IsSet("every") {
 		return p.stay(c, accounts)

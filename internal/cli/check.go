@@ -37,7 +37,7 @@ It reads, and changes nothing. Whether the archive is whole, mailstow verify tel
 		Flags: slices.Concat([]cli.Flag{
 			text("to", "archive `DIR`", "t"),
 			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
-			&cli.IntFlag{Name: "connections", Usage: "`N` connections to an account at the same time (default: 4, over POP3 1)"},
+			number("connections", "`N` connections to an account at the same time (default: 4, over POP3 1)", 0),
 			yes("folders", "show each folder, and what would happen to it"),
 		}, pairsFlags(), wantedFlags(), loginFlags()),
 		Action: p.check,

@@ -8,16 +8,21 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"mailstow/internal/config"
+	"mailstow/internal/guess"
 	"mailstow/internal/lookup"
+	"mailstow/internal/quantity"
 )
 
 // Env is what a run of the program gets from outside.
@@ -107,8 +112,14 @@ func (p *program) app() *cli.App {
 		OnUsageError:              usageFailed,
 		CommandNotFound: func(c *cli.Context, name string) {
 			e := &usageError{text: fmt.Sprintf("there is no command %q", name), hint: "mailstow --help lists them"}
-			if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
-				e.hint = near
+			var names []string
+			for _, known := range c.App.Commands {
+				names = append(names, known.Name)
+			}
+			if ours := foreignCommands[name]; ours != "" {
+				e.hint = "use " + ours
+			} else if near := guess.Nearest(name, names); near != "" {
+				e.hint = fmt.Sprintf("did you mean mailstow %s?", near)
 			}
 			p.unknown = e
 		},
@@ -125,7 +136,19 @@ func (p *program) app() *cli.App {
 	return app
 }
 
-func usageFailed(_ *cli.Context, err error, _ bool) error { return &usageError{text: err.Error()} }
+// badValue is what the library says of a value that an option does not take.
+var badValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value ".*" for (?:flag )?-+([\w-]+): (.*)$`)
+
+func usageFailed(_ *cli.Context, err error, _ bool) error {
+	m := badValue.FindStringSubmatch(err.Error())
+	switch {
+	case m == nil:
+		return &usageError{text: err.Error()}
+	case m[2] == "parse error":
+		return &usageError{text: "--" + m[1] + " takes no value"}
+	}
+	return &usageError{text: "--" + m[1] + ": " + m[2]}
+}
 
 func version() string {
 	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" && b.Main.Version != "(devel)" {
@@ -204,6 +227,39 @@ func texts(name, usage string) cli.Flag { return &cli.StringSliceFlag{Name: name
 
 func yes(name, usage string, aliases ...string) cli.Flag {
 	return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases, DisableDefaultText: true}
+}
+
+// span is the value of an option that is a length of time.
+type span time.Duration
+
+func (s *span) Set(text string) error {
+	d, err := quantity.Duration(text)
+	*s = span(d)
+	return err
+}
+
+func (s *span) String() string { return time.Duration(*s).String() }
+
+func duration(name, usage string, value time.Duration) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: (*span)(&value)}
+}
+
+// tally is the value of an option that is a number of things.
+type tally int
+
+func (n *tally) Set(text string) error {
+	v, err := strconv.Atoi(text)
+	if err != nil || v < 1 {
+		return fmt.Errorf("%q is no number above 0", text)
+	}
+	*n = tally(v)
+	return nil
+}
+
+func (n *tally) String() string { return strconv.Itoa(int(*n)) }
+
+func number(name, usage string, value int) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: (*tally)(&value)}
 }
 
 func commonFlags() []cli.Flag {

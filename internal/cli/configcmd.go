@@ -29,7 +29,7 @@ func (p *program) configCommand() *cli.Command {
 
 Secrets are not shown. An option counts before the environment, that before the
 account, that before [defaults], that before what is known of the provider.`,
-		Flags:  slices.Concat([]cli.Flag{text("to", "archive `DIR`", "t"), text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"), &cli.IntFlag{Name: "connections", Usage: "`N` connections to an account at the same time"}, text("bwlimit", "read at most `SIZE` a second from an account")}, wantedFlags(), loginFlags()),
+		Flags:  slices.Concat([]cli.Flag{text("to", "archive `DIR`", "t"), text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"), number("connections", "`N` connections to an account at the same time", 0), text("bwlimit", "read at most `SIZE` a second from an account")}, wantedFlags(), loginFlags()),
 		Action: p.config,
 	}
 }
@@ -90,7 +90,11 @@ func (p *program) configCheck(c *cli.Context) error {
 		return err
 	}
 	if !c.Bool("quiet") {
-		fmt.Fprintf(p.Stdout, "%s: no mistakes; %d accounts\n", cfg.Path, len(cfg.Accounts))
+		some := fmt.Sprintf("%d accounts", len(cfg.Accounts))
+		if len(cfg.Accounts) == 1 {
+			some = "1 account"
+		}
+		fmt.Fprintf(p.Stdout, "%s: no mistakes; %s\n", cfg.Path, some)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -542,6 +543,28 @@ func TestWrongLimitsAreUsageErrors(t *testing.T) {
 		to := filepath.Join(t.TempDir(), "archive")
 		if status, _, errs := mailstow(t, env, slices.Concat([]string{"backup", "imap+insecure://a@127.0.0.1:1", "--to", to}, args)...); status != exitUsage {
 			t.Errorf("%q: status %d, want %d: %s", args, status, exitUsage, errs)
+		}
+	}
+}
+
+// What stands at the address of the URL and is no such server is told with the URL
+// that may be meant.
+func TestWrongPortIsToldWithTheRightURL(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	env := home(t, s)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer silent.Close()
+	for _, tt := range []struct{ scheme, addr, what, do string }{
+		{"imaps", s.IMAP, "does not begin with TLS", "imap://" + s.IMAP + " (STARTTLS)"},
+		{"pop3s", s.POP3, "does not begin with TLS", "pop3://" + s.POP3 + " (STLS)"},
+		{"pop3+insecure", s.IMAP, "no POP3 server", "it is one of IMAP: imap+insecure://" + s.IMAP},
+		{"imap+insecure", s.POP3, "no IMAP server", "it is one of POP3: pop3+insecure://" + s.POP3},
+		{"imap", silent.Addr().String(), "does not greet: the server is silent", "imaps://" + silent.Addr().String()},
+	} {
+		status, out, errs := mailstow(t, env, "check", tt.scheme+"://alice@"+tt.addr, "--timeout", "500ms", "--to", t.TempDir())
+		if status != exitUnavailable || !strings.Contains(errs, tt.what) || !strings.Contains(errs, tt.do) {
+			t.Errorf("%s://%s: status %d\n%s%s", tt.scheme, tt.addr, status, out, errs)
 		}
 	}
 }

@@ -24,8 +24,8 @@ func pairsFlags() []cli.Flag {
 	return []cli.Flag{
 		text("pairs", "work on each line of `FILE`: source,destination,... (see mailstow migrate)"),
 		text("pairs-format", "`FORMAT` of that file: csv, toml, imapsync (default: by its name)"),
-		&cli.IntFlag{Name: "jobs", Usage: "`N` accounts at the same time", Value: 4},
-		&cli.IntFlag{Name: "host-connections", Usage: "at most `N` connections to one host, whatever the accounts", Value: 20},
+		number("jobs", "`N` accounts at the same time", 4),
+		number("host-connections", "at most `N` connections to one host, whatever the accounts", 20),
 	}
 }
 

@@ -26,17 +26,17 @@ func pushFlags() []cli.Flag {
 		text("report", "write summary.txt, accounts.csv, folders.csv, missing.csv and proof.json into `DIR`"),
 		text("bwlimit", "send at most `SIZE` a second"),
 		text("max-transfer", "stop after `SIZE` of mail; the next run goes on"),
-		&cli.DurationFlag{Name: "max-duration", Usage: "stop after `TIME`; the next run goes on"},
+		duration("max-duration", "stop after `TIME`; the next run goes on", 0),
 	}, placeFlags()...)
 }
 
 // placeFlags are the options that say which folder is which on a server.
 func placeFlags() []cli.Flag {
 	return []cli.Flag{
-		texts("map", "put `FOLDER=MAILBOX`: this folder into that mailbox"),
+		texts("map", "put a folder into a mailbox of another name: `FOLDER=MAILBOX`"),
 		text("under", "put all below the mailbox `NAME`"),
 		yes("no-automap", "go by names: do not match roles such as \\Sent"),
-		&cli.IntFlag{Name: "connections", Usage: "`N` connections to a server at the same time (default: 4)"},
+		number("connections", "`N` connections to a server at the same time (default: 4)", 0),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"mailstow/internal/credential"
 	"mailstow/internal/netconn"
+	"mailstow/mailbox"
 )
 
 // understood says what a refused login means where that is known: of this
@@ -77,7 +78,7 @@ func (a *account) misnamed(ctx context.Context, err error) error {
 		}
 		if a.answersAs(ctx, other) {
 			_, port, _ := net.SplitHostPort(a.endpoint.Addr)
-			pr.do = fmt.Sprintf("if that is your provider: server = %q      (that name was tried and its certificate is valid)", a.urlOf(other, port))
+			pr.do = fmt.Sprintf("if that is your provider: server = %q      (that name was tried and its certificate is valid)", urlOf(a.protocol, a.endpoint.Security, other, port))
 			break
 		}
 	}
@@ -101,10 +102,38 @@ func (a *account) answersAs(ctx context.Context, host string) bool {
 	return err == nil
 }
 
-// urlOf returns the URL of the account's server under another name.
-func (a *account) urlOf(host, port string) string {
+// misplaced says what a server seems to be that is not the one of the URL.
+func (a *account) misplaced(err error) error {
+	var greeting *netconn.GreetingError
+	pr := problem{status: exitUnavailable, code: "not_reachable"}
+	_, port, _ := net.SplitHostPort(a.endpoint.Addr)
+	switch {
+	case errors.As(err, new(tls.RecordHeaderError)):
+		pr.what = a.endpoint.Addr + " does not begin with TLS"
+		how := map[mailbox.Protocol]string{mailbox.IMAP: "STARTTLS", mailbox.POP3: "STLS"}[a.protocol]
+		pr.do = fmt.Sprintf("if that is the right port: %s (%s)", urlOf(a.protocol, netconn.Upgrade, a.host, port), how)
+	case !errors.As(err, &greeting):
+		return err
+	case errors.Is(greeting.Err, netconn.ErrSilent) && a.endpoint.Security != netconn.Implicit:
+		pr.what = fmt.Sprintf("%s does not greet: %v", a.endpoint.Addr, greeting.Err)
+		pr.do = fmt.Sprintf("if that port begins with TLS: %s; else see whether the network is there", urlOf(a.protocol, netconn.Implicit, a.host, port))
+	case greeting.Err != nil:
+		return err
+	default:
+		pr.what, pr.do = greeting.Error(), "check the port"
+		for begin, other := range map[string]mailbox.Protocol{"* OK": mailbox.IMAP, "+OK": mailbox.POP3} {
+			if strings.HasPrefix(greeting.Greeting, begin) && other != a.protocol {
+				pr.do = fmt.Sprintf("it is one of %s: %s", strings.ToUpper(string(other)), urlOf(other, a.endpoint.Security, a.host, port))
+			}
+		}
+	}
+	return &problemError{pr, err}
+}
+
+// urlOf returns the URL of a server.
+func urlOf(protocol mailbox.Protocol, security netconn.Security, host, port string) string {
 	for scheme, s := range schemes {
-		if s.protocol == a.protocol && s.security == a.endpoint.Security {
+		if s.protocol == protocol && s.security == security {
 			if port == s.port {
 				return scheme + "://" + host
 			}

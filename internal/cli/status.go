@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"mailstow/internal/quantity"
 	"mailstow/mailbox"
 	"mailstow/maildir"
 )
@@ -35,27 +34,12 @@ func (p *program) statusCommand() *cli.Command {
 	}
 }
 
-// age reads a length of time: what Go reads, and days and weeks.
-func age(s string) (time.Duration, error) {
-	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if number, ok := strings.CutSuffix(s, suffix); ok {
-			if n, err := strconv.ParseFloat(number, 64); err == nil && n > 0 {
-				return time.Duration(n * float64(unit)), nil
-			}
-		}
-	}
-	if d, err := time.ParseDuration(s); err == nil && d > 0 {
-		return d, nil
-	}
-	return 0, &usageError{text: fmt.Sprintf("%q is no length of time", s), hint: "write it like 26h or 7d"}
-}
-
 func (p *program) status(c *cli.Context) error {
 	var maxAge time.Duration
 	if s := c.String("max-age"); s != "" {
 		var err error
-		if maxAge, err = age(s); err != nil {
-			return err
+		if maxAge, err = quantity.Duration(s); err != nil {
+			return &usageError{text: "--max-age: " + err.Error()}
 		}
 	}
 	if c.String("pairs") != "" {

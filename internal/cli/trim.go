@@ -59,7 +59,7 @@ the archive up. Over IMAP it can be put back:
 			yes("trash", "move to the trash instead"),
 			yes("paranoid", "download every message again and compare it"),
 			text("via", "`PROTOCOL` of an account that has both: imap, pop3, or auto (imap)"),
-			&cli.IntFlag{Name: "connections", Usage: "`N` connections for the backup (default: 4, over POP3 1)"},
+			number("connections", "`N` connections for the backup (default: 4, over POP3 1)", 0),
 			text("bwlimit", "read at most `SIZE` a second from an account"),
 		}, folderFlags(), loginFlags()),
 		Action: p.trim,

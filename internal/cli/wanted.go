@@ -29,9 +29,7 @@ func (a *account) want(c *cli.Context, set config.Account) (err error) {
 		a.connections = set.Connections
 	}
 	if c.IsSet("connections") {
-		if a.connections = c.Int("connections"); a.connections < 1 {
-			return &usageError{text: "--connections: there must be one at least"}
-		}
+		a.connections = c.Int("connections")
 	}
 	if a.protocol == mailbox.POP3 { // one session at a time has the mailbox: RFC 1939 section 4
 		a.connections = 1

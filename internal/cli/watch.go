@@ -33,10 +33,7 @@ type watcher interface {
 // does not end by itself, unless the only account is set up wrongly.
 func (p *program) stay(c *cli.Context, accounts []*account) error {
 	every := c.Duration("every")
-	switch {
-	case c.IsSet("every") && every <= 0:
-		return &usageError{text: "--every: it must be more than nothing", hint: "write it like 15m or 6h"}
-	case every == 0:
+	if every == 0 {
 		every = watchEvery
 	}
 	if a := accounts[0]; c.Bool("watch") && len(accounts) == 1 && a.broken == nil && a.protocol != mailbox.IMAP {

@@ -18,6 +18,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/guess"
 	"mailstow/internal/quantity"
 )
 
@@ -43,6 +44,16 @@ func (f *File) Account(nameOrAddress string) (a Account, ok bool) {
 		return a, false
 	}
 	return f.Accounts[i], true
+}
+
+// Names are those of the accounts. A nil file has none.
+func (f *File) Names() (names []string) {
+	if f != nil {
+		for _, a := range f.Accounts {
+			names = append(names, a.Name)
+		}
+	}
+	return names
 }
 
 // Account is one login at one provider. Empty fields were not set.
@@ -343,7 +354,7 @@ func explain(path string, text []byte, err error) error {
 		if len(key) > 1 {
 			if !slices.Contains(known, key[0]) {
 				e.Text = fmt.Sprintf("there is no table [%s]", strings.Join(key, "."))
-				if near := nearest(key[0], known); near != "" {
+				if near := guess.Nearest(key[0], known); near != "" {
 					e.Hint = "did you mean [" + strings.Join(append([]string{near}, key[1:]...), ".") + "]?"
 				}
 				return e
@@ -359,7 +370,7 @@ func explain(path string, text []byte, err error) error {
 				known = oauth2Keys
 			}
 		}
-		if near := nearest(key[len(key)-1], known); near != "" {
+		if near := guess.Nearest(key[len(key)-1], known); near != "" {
 			e.Hint = "did you mean " + near + "?"
 		}
 		return e
@@ -401,41 +412,6 @@ func lineOf(text []byte, n int) string {
 		return ""
 	}
 	return lines[n-1]
-}
-
-// nearest returns the known word that differs least from word, or begins with it,
-// "" if none is near.
-func nearest(word string, known []string) string {
-	best, least := "", 3
-	if i := slices.IndexFunc(known, func(k string) bool { return len(word) > 2 && strings.HasPrefix(k, word) }); i >= 0 {
-		best = known[i]
-	}
-	for _, k := range known {
-		if d := distance(word, k); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// distance is how many letters must be added, dropped or changed (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		above := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := above
-			if a[i] != b[j] {
-				cost = min(above, row[j], row[j+1]) + 1
-			}
-			above, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }
 
 type reader struct{ path, home, text string }
@@ -495,11 +471,10 @@ func (r reader) setServer(a *Account, s, defaults settings) (text, hint string) 
 	a.TLSCA, a.TLSFingerprint = r.expand(or(s.TLSCA, defaults.TLSCA)), or(s.TLSFingerprint, defaults.TLSFingerprint)
 	a.TLSCert, a.TLSKey = r.expand(or(s.TLSCert, defaults.TLSCert)), r.expand(or(s.TLSKey, defaults.TLSKey))
 	if t := or(s.Timeout, defaults.Timeout); t != "" {
-		d, err := time.ParseDuration(t)
-		if err != nil || d <= 0 {
-			return fmt.Sprintf("timeout = %q is no time", t), `write it like "60s" or "2m"`
+		var err error
+		if a.Timeout, err = quantity.Duration(t); err != nil {
+			return "timeout: " + err.Error(), ""
 		}
-		a.Timeout = d
 	}
 	switch {
 	case a.Server == "" && a.IMAP == "" && a.POP3 == "" && a.Address == "" && a.Provider == "":

@@ -74,7 +74,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"unknown account key", account + "pasword_command = \"x\"\n", 3, `there is no key "pasword_command" in [accounts.isp]`, "did you mean password_command?"},
 		{"unknown top key", "achive = \"x\"\n" + account, 1, `there is no key "achive"`, "did you mean archive?"},
 		{"no TOML", account + "user = \n", 3, "", ""},
-		{"bad timeout", account + "timeout = \"soon\"\n", 1, "soon", "60s"},
+		{"bad timeout", account + "timeout = \"soon\"\n", 1, `"soon" is no length of time; write it like "90s"`, ""},
 		{"no server", "[accounts.isp]\nuser = \"x\"\n", 1, "neither a server nor an address", "server ="},
 		{"bad name", "[accounts.Isp]\nserver = \"x\"\n", 1, `"Isp"`, "small letters"},
 		{"a password in a URL", "[accounts.isp]\nimap = \"imaps://h\"\npop3 = \"pop3s://me:secret@h\"\n", 1, "pop3 of [accounts.isp] has a password in it", "password_command"},

@@ -14,6 +14,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/guess"
 	"mailstow/internal/quantity"
 )
 
@@ -173,7 +174,7 @@ func (r *pairReader) csv(text []byte) {
 		name = strings.ToLower(strings.TrimSpace(name))
 		if !slices.Contains(columns, name) {
 			hint := "there are " + strings.Join(columns, ", ")
-			if near := nearest(name, columns); near != "" {
+			if near := guess.Nearest(name, columns); near != "" {
 				hint = "did you mean " + near + "?"
 			}
 			r.fail(lines[0], fmt.Sprintf("there is no column %q", name), hint)

@@ -106,7 +106,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Compression) 
 func (c *Conn) start(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Compression) error {
 	greeting, err := c.readLine()
 	if err != nil {
-		return fmt.Errorf("greeting: %w", err)
+		return &netconn.GreetingError{Protocol: "IMAP", Err: err}
 	}
 	kind, text, _ := strings.Cut(strings.TrimPrefix(string(trimEOL(greeting)), "* "), " ")
 	switch strings.ToUpper(kind) {
@@ -118,7 +118,7 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Co
 	case "BYE":
 		return retry.MarkBusy(fmt.Errorf("the server hangs up: BYE %s", text), text)
 	default:
-		return fmt.Errorf("this is no IMAP server: it greets with %q", clip(string(trimEOL(greeting))))
+		return &netconn.GreetingError{Protocol: "IMAP", Greeting: clip(string(trimEOL(greeting)))}
 	}
 	if e.Security == netconn.Upgrade {
 		if err := c.startTLS(ctx, e); err != nil {

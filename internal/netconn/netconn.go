@@ -51,6 +51,22 @@ type Endpoint struct {
 // whole time limit although it was its turn.
 var ErrSilent = errors.New("the server is silent")
 
+// GreetingError is a server that does not greet as one of a protocol does.
+type GreetingError struct {
+	Protocol string // IMAP or POP3
+	Greeting string
+	Err      error // why there is no greeting; nil if there is one
+}
+
+func (e *GreetingError) Error() string {
+	if e.Err != nil {
+		return "greeting: " + e.Err.Error()
+	}
+	return fmt.Sprintf("this is no %s server: it greets with %q", e.Protocol, e.Greeting)
+}
+
+func (e *GreetingError) Unwrap() error { return e.Err }
+
 // Conn is a connection to a mail server. Its deadlines are its own: those
 // that a library sets are ignored, because they bound whole transfers and a
 // large message on a slow line takes as long as it takes.

@@ -72,10 +72,14 @@ func (d dialed) Dial(_, _ string) (net.Conn, error) { return d.conn, nil }
 func (c *Conn) start(ctx context.Context, e netconn.Endpoint) error {
 	greeting, err := c.readLine()
 	if err != nil {
-		return fmt.Errorf("greeting: %w", err)
+		return &netconn.GreetingError{Protocol: "POP3", Err: err}
 	}
-	if !strings.HasPrefix(greeting, "+OK") {
+	switch {
+	case strings.HasPrefix(greeting, "+OK"):
+	case strings.HasPrefix(greeting, "-ERR"):
 		return fmt.Errorf("the server greets with %q", greeting)
+	default:
+		return &netconn.GreetingError{Protocol: "POP3", Greeting: greeting}
 	}
 	c.greeting = []byte(greeting + "\r\n")
 	c.stamp = stamp.FindString(greeting)

@@ -1,4 +1,4 @@
-// Package quantity reads sizes and ages as people write them.
+// Package quantity reads sizes, ages and lengths of time as people write them.
 package quantity
 
 import (
@@ -31,6 +31,23 @@ func Size(s string) (int64, error) {
 		return 0, fmt.Errorf("%q is too much", s)
 	}
 	return int64(n), nil
+}
+
+// Duration reads a length of time that is more than nothing: what Go reads, and
+// days and weeks.
+func Duration(s string) (time.Duration, error) {
+	s = strings.TrimSpace(s)
+	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
+		if number, ok := strings.CutSuffix(s, suffix); ok {
+			if n, err := strconv.ParseFloat(number, 64); err == nil && n > 0 && n < 36500 {
+				return time.Duration(n * float64(unit)), nil
+			}
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d > 0 {
+		return d, nil
+	}
+	return 0, fmt.Errorf(`%q is no length of time; write it like "90s", "15m", "6h" or "7d"`, s)
 }
 
 var ageForm = regexp.MustCompile(`^([0-9]{1,5})(h|d|w|mo|y)$`)

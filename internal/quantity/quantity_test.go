@@ -39,6 +39,19 @@ func TestAgesAndDays(t *testing.T) {
 	}
 }
 
+func TestLengthsOfTime(t *testing.T) {
+	for s, want := range map[string]time.Duration{"90s": 90 * time.Second, "1h30m": 90 * time.Minute, "1d": 24 * time.Hour, "1.5w": 252 * time.Hour, "300ms": 300 * time.Millisecond} {
+		if d, err := quantity.Duration(s); err != nil || d != want {
+			t.Errorf("%q is %v, %v; want %v", s, d, err, want)
+		}
+	}
+	for _, s := range []string{"", "5", "0s", "-1d", "0d", "d", "soon", "NaNd", "1e9d", "Infw"} {
+		if d, err := quantity.Duration(s); err == nil {
+			t.Errorf("%q is %v, want an error", s, d)
+		}
+	}
+}
+
 func TestPartsAndAmounts(t *testing.T) {
 	for s, want := range map[string]float64{"80%": 80, " 0.5 %": 0.5, "100%": 100} {
 		if octets, got, err := quantity.SizeOrPercent(s); err != nil || got != want || octets != 0 {
