@@ -246,7 +246,11 @@ func (p *program) readConfig(c *cli.Context) (*config.File, error) {
 		case errors.As(err, new(*config.Error)):
 			return nil, err
 		default:
-			return nil, configFailed("the config file cannot be read: "+err.Error(), "")
+			pr := problem{what: "the config file cannot be read: " + err.Error(), status: exitConfig, code: "config"}
+			if errors.Is(err, fs.ErrNotExist) {
+				pr.do = "check its path; mailstow init writes one"
+			}
+			return nil, &problemError{pr, err}
 		}
 	}
 	return nil, nil

@@ -57,7 +57,7 @@ func (p *program) init(c *cli.Context) error {
 	}
 	defer tty.Close()
 	w := &wizard{p: p, c: c, person: tty}
-	if w.cfg, err = p.readConfig(c); err != nil {
+	if w.cfg, err = p.readConfig(c); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be named before it is there
 		return err
 	}
 	return w.run(c.Context, c.Args().First())

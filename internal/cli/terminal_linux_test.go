@@ -121,6 +121,12 @@ func TestFirstRunOnATerminal(t *testing.T) {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 
+	named := map[string]string{"HOME": t.TempDir()} // before it is there, as in a container
+	named["MAILSTOW_CONFIG"] = filepath.Join(named["HOME"], "mail/own.toml")
+	if status, shown := terminal(t, command(binary, named, "init", "alice@example.org", "--offline", "--name", "work", "--to", "/archive"), [2]string{"Its server", server}, [2]string{"Password", s.Password("alice")}, [2]string{"Choose [1]: ", "1"}); status != exitOK || !strings.Contains(shown, "to "+named["MAILSTOW_CONFIG"]) {
+		t.Errorf("status %d\n%s", status, shown)
+	}
+
 	own := strings.TrimSuffix(string(b), "\n") + "   # my own words, and no line end"
 	must(t, os.WriteFile(config, []byte(own), 0o600))
 	status, shown = terminal(t, command(binary, env, "init", "bob@example.org", "--offline"),
