@@ -750,8 +750,23 @@ func commandLine(argv []string) string {
 	return strings.Join(argv, " ")
 }
 
+// reach connects to the server, so that no password is asked for that could not be
+// given to it.
+func (a *account) reach(ctx context.Context) error {
+	conn, err := netconn.Dial(ctx, a.reached())
+	if err != nil {
+		return &serverError{a.misplaced(a.misnamed(ctx, err))}
+	}
+	return conn.Close()
+}
+
 // ask asks the person at the terminal.
 func (p *program) ask(ctx context.Context, c *cli.Context, a *account) (credential.Secret, error) {
+	if p.mayAsk(c) {
+		if err := a.reach(ctx); err != nil {
+			return credential.Secret{}, err
+		}
+	}
 	return p.askSecret(ctx, c, fmt.Sprintf("Password for %s on %s (not stored): ", show(a.user), a.host),
 		configFailed("there is no password for "+a.user+", and nobody to ask", "mailstow auth login "+a.arg+" keeps one; or use --password-command, --password-file or MAILSTOW_PASSWORD"))
 }

@@ -98,6 +98,11 @@ func (p *program) keepPassword(c *cli.Context, a *account) error {
 		if a.provider != nil && a.provider.Page != "" && a.provider.Password != provider.AccountPassword && a.provider.Password != provider.NoPassword {
 			fmt.Fprintf(p.Stderr, "%s wants an %s: create one at %s\n", a.provider.Title, a.provider.Password, a.provider.Page)
 		}
+		if p.mayAsk(c) && !c.Bool("no-test") {
+			if err := a.reach(c.Context); err != nil {
+				return err
+			}
+		}
 		secret, err = p.askSecret(c.Context, c, fmt.Sprintf("Password for %s on %s: ", show(a.user), a.host),
 			configFailed("there is nobody to ask for the password", "--password-file FILE (- is standard input), or --password-command CMD"))
 	}

@@ -294,6 +294,13 @@ func (w *wizard) try(ctx context.Context, set config.Account) (*account, error) 
 const maxAsked = 3
 
 func (w *wizard) loginWithPassword(ctx context.Context, set config.Account, whose *provider.Provider) (*account, error) {
+	a, err := w.p.configured(w.c, w.p.archiveRoot(w.c, w.cfg), set)
+	if err == nil {
+		err = a.reach(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
 	question := fmt.Sprintf("Password for %s", show(first(set.User, set.Address)))
 	if whose != nil && whose.Page != "" && whose.Password != provider.AccountPassword {
 		w.say("\n%s wants an %s. Create one at %s", whose.Title, whose.Password, whose.Page)

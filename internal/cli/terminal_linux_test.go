@@ -183,6 +183,21 @@ func TestCtrlCEndsEveryQuestion(t *testing.T) {
 	}
 }
 
+// Nobody types a password for a server that cannot be reached, or is not what it
+// ought to be.
+func TestPasswordIsAskedWhereThereIsAServer(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	binary, env := built(t), map[string]string{"HOME": t.TempDir()}
+	for _, args := range [][]string{{"check", "imaps://alice@" + s.IMAP}, {"auth", "login", "imaps://alice@" + s.IMAP}, {"backup", "imap+insecure://alice@127.0.0.1:1"}} {
+		if status, shown := terminal(t, command(binary, env, args...)); status != exitUnavailable || strings.Contains(shown, "Password") || !strings.Contains(shown, "do:") {
+			t.Errorf("%q: status %d\n%s", args, status, shown)
+		}
+	}
+	if status, shown := terminal(t, command(binary, env, "init", "alice@example.org", "--offline", "--name", "x"), [2]string{"Its server", "imaps://" + s.IMAP}); status != exitUnavailable || strings.Contains(shown, "Password") || !strings.Contains(shown, "does not begin with TLS") {
+		t.Errorf("init: status %d\n%s", status, shown)
+	}
+}
+
 // A terminal need not be that of the session: su -c makes a session without one.
 func TestTerminalOfAnotherSessionIsAsked(t *testing.T) {
 	s := mailtest.Dovecot(t)
