@@ -56,7 +56,11 @@ func (p *program) configPath(c *cli.Context) error {
 	}
 	for _, path := range paths {
 		if _, err := os.Stat(path); err == nil {
-			fmt.Fprintln(p.Stdout, path)
+			if c.Bool("json") {
+				newJSONLines(p.Stdout).write("config", object{"path": path})
+			} else {
+				fmt.Fprintln(p.Stdout, path)
+			}
 			return nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return configFailed(err.Error(), "")
@@ -89,7 +93,10 @@ func (p *program) configCheck(c *cli.Context) error {
 	if err := apart(all); err != nil {
 		return err
 	}
-	if !c.Bool("quiet") {
+	switch {
+	case c.Bool("json"):
+		newJSONLines(p.Stdout).write("config", object{"path": cfg.Path, "accounts": cfg.Names()})
+	case !c.Bool("quiet"):
 		some := fmt.Sprintf("%d accounts", len(cfg.Accounts))
 		if len(cfg.Accounts) == 1 {
 			some = "1 account"

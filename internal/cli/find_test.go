@@ -249,6 +249,9 @@ func TestSettingsAreShownWithWhereTheyAreFrom(t *testing.T) {
 	if status != exitOK || asked != 0 || strings.Contains(out+errs, "hunter2") {
 		t.Errorf("status %d, asked %d times\n%s%s", status, asked, out, errs)
 	}
+	if status, out, errs := mailstow(t, env, "config", "check", "--json"); status != exitOK || len(objects(t, out, "config")[0]["accounts"].([]any)) != 2 {
+		t.Errorf("config check --json: status %d\n%s%s", status, out, errs)
+	}
 	if status, out, errs := mailstow(t, env, "config", "check"); status != exitOK || !strings.Contains(out, "no mistakes; 2 accounts") {
 		t.Errorf("check: status %d\n%s%s", status, out, errs)
 	}

@@ -574,6 +574,27 @@ func TestVanishedArchiveIsNotBegunAnew(t *testing.T) {
 	}
 }
 
+// A run that looked at a part of the archive does not count the whole.
+func TestSummaryTellsOfWhatWasLookedAt(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	n := fill(t, s, "INBOX", ugly()[:3])
+	fill(t, s, "Work", ugly()[:2])
+	env, root := home(t, s), t.TempDir()
+	imap, pop3 := address("imap+insecure", s.IMAP), address("pop3+insecure", s.POP3)
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{imap}, fmt.Sprintf("   2 folders, %d messages, every", n+2)},
+		{[]string{imap, "--folder", "INBOX"}, fmt.Sprintf("   2 folders, %d messages, every", n+2)},
+		{[]string{pop3}, fmt.Sprintf("   looked at 1 folder, %d messages, every", n)},
+	} {
+		if status, out, errs := mailstow(t, env, append([]string{"backup", "-v", "--to", root}, tt.args...)...); status != exitOK || !strings.Contains(out, tt.want) {
+			t.Errorf("%q: status %d, want %q\n%s%s", tt.args, status, tt.want, out, errs)
+		}
+	}
+}
+
 // An archive that is not there is no account without a backup.
 func TestStatusTellsOfAnArchiveThatHasVanished(t *testing.T) {
 	s := mailtest.Dovecot(t)

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"mailstow/mailbox"
 )
 
 // progress draws one line over and over.
@@ -93,7 +95,11 @@ func showOne(w io.Writer, r *outcome) {
 	} else if r.problem != nil {
 		state = "not everything could be checked"
 	}
-	fmt.Fprintf(w, "  archive   %s   %s, %s, %s\n", show(r.dir), folders(len(r.result.Tallies)), messages(sum.InArchive), state)
+	held := fmt.Sprintf("%s, %s", folders(len(r.result.Tallies)), messages(sum.InArchive))
+	if r.account.protocol == mailbox.POP3 { // it may have more, from IMAP
+		held = "looked at " + held
+	}
+	fmt.Fprintf(w, "  archive   %s   %s, %s\n", show(r.dir), held, state)
 	if r.found.Rebuilt {
 		fmt.Fprintln(w, "  index     was missing or damaged, and has been made again from the files")
 	}
