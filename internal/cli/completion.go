@@ -162,9 +162,15 @@ func (p *program) values(ctx context.Context, cfg *config.File, option string, w
 	case "auth":
 		return append([]string{"password", "xoauth2", "oauthbearer", "external"}, signIns...)
 	case "folder", "include", "exclude":
-		if len(words) > 0 {
-			return append(p.foldersOf(ctx, cfg, words[0]), roles[option]...)
+		if len(words) == 0 { // of all accounts
+			words = cfg.Names()
 		}
+		var all []string
+		for _, name := range words {
+			all = append(all, p.foldersOf(ctx, cfg, name)...)
+		}
+		slices.Sort(all)
+		return append(slices.Compact(all), roles[option]...)
 	}
 	return nil // the shell completes files
 }

@@ -27,6 +27,7 @@ func TestWordsAreCompleted(t *testing.T) {
 		"backup mine ":              "",
 		"backup -- ":                "mine",
 		"trim mine --folder ":       "INBOX Sent Items",
+		"backup --folder I":         "INBOX",
 		"trim mine --folder=INBOX ": "",
 		"list mine S":               "Sent Items",
 		"auth ":                     "login status logout",
