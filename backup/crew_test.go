@@ -297,13 +297,86 @@ func TestRefetchGetsWhatWasRemoved(t *testing.T) {
 	if result, _, err := run(t, dir, s, nil); err != nil || result.Sum().Kept != 9 {
 		t.Errorf("after: sum %+v, %v", result.Sum(), err)
 	}
+	if v := verified(t, dir); v.Messages != 9 || v.Damaged() {
+		t.Errorf("what is there again is missing: %+v", v)
+	}
+}
+
+func verified(t *testing.T, dir string) *maildir.Verified {
+	t.Helper()
 	a, err := maildir.Open(t.Context(), dir, maildir.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	if v, err := a.Verify(t.Context(), maildir.VerifyOptions{}, func(int) {}); err != nil || v.Messages != 9 || v.Damaged() {
-		t.Errorf("what is there again is missing: %+v, %v", v, err)
+	v, err := a.Verify(t.Context(), maildir.VerifyOptions{}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// What is missing is there again when its octets are, whatever the server calls
+// them, and not when something else comes under its name.
+func TestMissingMailIsThereAgainByItsOctets(t *testing.T) {
+	for name, tt := range map[string]struct {
+		protocol mailbox.Protocol
+		change   func(s *server)
+		missing  int
+	}{
+		"the same":                        {"", func(*server) {}, 0},
+		"under other UIDs":                {"", func(s *server) { s.validity = 2 }, 0},
+		"other mail under the UIDs":       {"", func(s *server) { s.boxes[0].messages[0].text, s.boxes[0].messages[1].text = text(50), text(51) }, 2},
+		"other mail under the unique-ids": {mailbox.POP3, func(s *server) { s.boxes[0].messages[0].text, s.boxes[0].messages[1].text = text(50), text(51) }, 2},
+		"one of two that are alike":       {"", func(s *server) { s.boxes[0].messages = s.boxes[0].messages[:1] }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := &server{protocol: tt.protocol, validity: 1, condstore: tt.protocol == "", boxes: []*box{numbered("INBOX", 1, 2)}}
+			if name == "one of two that are alike" {
+				s.boxes[0].messages[1].text = s.boxes[0].messages[0].text
+			}
+			if _, _, err := run(t, dir, s, nil); err != nil {
+				t.Fatal(err)
+			}
+			remove(t, dir, "INBOX", 2)
+			if _, _, err := run(t, dir, s, nil); err != nil {
+				t.Fatal(err)
+			}
+			if v := verified(t, dir); len(v.Findings) != 2 {
+				t.Fatalf("what was removed is not missing: %+v", v)
+			}
+			tt.change(s)
+			if _, _, err := runWith(t, dir, s, nil, &recorder{}, backup.Options{Refetch: true}); err != nil {
+				t.Fatal(err)
+			}
+			if v := verified(t, dir); len(v.Findings) != tt.missing {
+				t.Errorf("%d are missing, want %d: %+v", len(v.Findings), tt.missing, v.Findings)
+			}
+		})
+	}
+}
+
+// A unique-id that a server gives to other mail does not stand for what is lost.
+func TestUniqueIDUsedAgainLeavesWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{protocol: mailbox.POP3, boxes: []*box{numbered("INBOX", 1, 2)}}
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, dir, "INBOX", 2)
+	all := s.boxes[0].messages
+	s.boxes[0].messages = nil
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.boxes[0].messages = all
+	all[0].text, all[1].text = text(50), text(51)
+	if _, _, err := run(t, dir, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v := verified(t, dir); len(v.Findings) != 2 {
+		t.Errorf("lost mail is not missing: %+v", v)
 	}
 }
 

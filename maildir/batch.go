@@ -717,15 +717,15 @@ func (b *Batch) record(ctx context.Context, tx *sql.Tx) error {
 	}
 	defer again.Close()
 	for _, e := range b.staged {
+		if _, err := again.ExecContext(ctx, e.print.SHA256[:], e.folder.id); err != nil {
+			return err
+		}
 		message, err := e.insert(ctx, insert)
 		if err != nil {
 			return err
 		}
 		if e.id == "" {
 			continue
-		}
-		if _, err := again.ExecContext(ctx, e.mailbox.id, string(e.id)); err != nil {
-			return err
 		}
 		if _, err := mapping.ExecContext(ctx, e.mailbox.id, string(e.id), message, e.how, e.note, joined(e.flags), e.object); err != nil {
 			return err
@@ -749,8 +749,8 @@ func (e *entry) insert(ctx context.Context, prepared *sql.Stmt) (int64, error) {
 
 const insertMapping = "INSERT OR REPLACE INTO mapping (mailbox, id, message, how, note, flags, object) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
-// comeAgain lets the file be missing of which another copy comes.
-const comeAgain = "UPDATE message SET accepted = 1 WHERE removed_at IS NOT NULL AND id = (SELECT message FROM mapping WHERE mailbox = ? AND id = ?)"
+// comeAgain lets one file be missing whose octets are there again.
+const comeAgain = "UPDATE message SET accepted = 1 WHERE id = (SELECT id FROM message WHERE sha256 = ? AND folder = ? AND removed_at IS NOT NULL AND accepted = 0 LIMIT 1)"
 
 // joined is how the index writes flags.
 func joined(flags []string) string { return strings.Join(flags, " ") }
