@@ -767,7 +767,7 @@ func (p *program) ask(ctx context.Context, c *cli.Context, a *account) (credenti
 			return credential.Secret{}, err
 		}
 	}
-	return p.askSecret(ctx, c, fmt.Sprintf("Password for %s on %s (not stored): ", show(a.user), a.host),
+	return p.askSecret(c, fmt.Sprintf("Password for %s on %s (not stored): ", show(a.user), a.host),
 		configFailed("there is no password for "+a.user+", and nobody to ask", "mailstow auth login "+a.arg+" keeps one; or use --password-command, --password-file or MAILSTOW_PASSWORD"))
 }
 

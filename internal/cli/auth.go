@@ -103,7 +103,7 @@ func (p *program) keepPassword(c *cli.Context, a *account) error {
 				return err
 			}
 		}
-		secret, err = p.askSecret(c.Context, c, fmt.Sprintf("Password for %s on %s: ", show(a.user), a.host),
+		secret, err = p.askSecret(c, fmt.Sprintf("Password for %s on %s: ", show(a.user), a.host),
 			configFailed("there is nobody to ask for the password", "--password-file FILE (- is standard input), or --password-command CMD"))
 	}
 	if err != nil {

@@ -18,12 +18,13 @@ import (
 // errNobody is returned where there is nobody to ask.
 var errNobody = errors.New("there is nobody to ask")
 
-// person is somebody at a terminal. Whoever asks holds asking.
+// person is somebody at a terminal. Whoever asks holds asking, and asks until the
+// program is to end: what still reads the terminal would take the next answer.
 type person struct {
 	in    *os.File
 	out   io.Writer
 	lines *bufio.Reader // of in
-	own   bool          // in was opened for this
+	own   bool          // in was opened for this, and nothing reads it any more
 }
 
 // person returns the person who may be asked. The caller closes it.
@@ -44,7 +45,7 @@ func (p *program) mayAsk(c *cli.Context) bool {
 }
 
 // askSecret asks the person at the terminal for something that is not shown.
-func (p *program) askSecret(ctx context.Context, c *cli.Context, question string, nobody error) (credential.Secret, error) {
+func (p *program) askSecret(c *cli.Context, question string, nobody error) (credential.Secret, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
 	tty, err := p.person(c)
@@ -52,8 +53,8 @@ func (p *program) askSecret(ctx context.Context, c *cli.Context, question string
 		return credential.Secret{}, nobody
 	}
 	defer tty.Close()
-	secret, err := tty.secret(ctx, question)
-	if ctx.Err() == nil && secret.IsEmpty() {
+	secret, err := tty.secret(c.Context, question)
+	if c.Context.Err() == nil && secret.IsEmpty() {
 		err = configFailed("nothing was typed", "")
 	}
 	return secret, err
@@ -73,6 +74,7 @@ func (w *person) line(ctx context.Context, question string) (string, error) {
 	fmt.Fprint(w.out, question)
 	text, err := answer(ctx, func() (string, error) { return w.lines.ReadString('\n') })
 	if ctx.Err() != nil {
+		w.own = false
 		w.say("")
 	}
 	return strings.TrimSpace(text), err
@@ -92,6 +94,7 @@ func (w *person) secret(ctx context.Context, question string) (credential.Secret
 		return string(b), err
 	})
 	if ctx.Err() != nil {
+		w.own = false
 		term.Restore(fd, shown)
 	}
 	w.say("")

@@ -16,10 +16,12 @@ import (
 	"mailstow/internal/mailtest"
 )
 
-// Answers that are none: the text is waited for, and the key that interrupts.
+// Answers that are none: the text is waited for, and the key that interrupts; and
+// how one begins that comes after two seconds.
 const (
 	unanswered = "\x00"
 	ctrlC      = "\x03"
+	late       = "\x01"
 )
 
 // terminal runs a command on a terminal of its own, where answers are typed when
@@ -81,8 +83,12 @@ func terminal(t *testing.T, cmd *exec.Cmd, answers ...[2]string) (status int, sh
 			time.Sleep(50 * time.Millisecond) // until it is read
 			fmt.Fprint(main, ctrlC)
 		default:
+			text, isLate := strings.CutPrefix(a[1], late)
+			if isLate {
+				time.Sleep(2 * time.Second)
+			}
 			time.Sleep(50 * time.Millisecond) // until the echo is off
-			fmt.Fprint(main, a[1]+"\n")
+			fmt.Fprint(main, text+"\n")
 		}
 	}
 	hangs := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
@@ -180,6 +186,24 @@ func TestCtrlCEndsEveryQuestion(t *testing.T) {
 	}
 	if len(subjects(t, s, "INBOX")) != 3 {
 		t.Error("mail was deleted")
+	}
+}
+
+// A run that stops meanwhile does not leave a question behind that takes the answer
+// to the next one.
+func TestEachQuestionGetsItsOwnAnswer(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	env, to := home(t, s), t.TempDir()
+	args := []string{"backup", address("imap+insecure", s.IMAP), "imap+insecure://bob@" + s.IMAP, "--to", to, "--jobs", "1"}
+	answers := [][2]string{{"Password for alice", s.Password("alice")}, {"Password for bob", s.Password("bob")}}
+	delete(env, "MAILSTOW_PASSWORD")
+	if status, shown := terminal(t, command(built(t), env, args...), answers...); status != exitOK {
+		t.Fatalf("status %d\n%s", status, shown)
+	}
+	answers[0][1] = late + answers[0][1]
+	status, shown := terminal(t, command(built(t), env, append(args, "--max-duration", "1500ms")...), answers...)
+	if strings.Contains(shown, "secret") || strings.Contains(shown, "refused") || strings.Contains(shown, "bob: ") {
+		t.Errorf("status %d\n%s", status, shown)
 	}
 }
 

@@ -355,7 +355,7 @@ func (p *program) confirm(ctx context.Context, c *cli.Context, t *trimming, plan
 		return err
 	}
 	if !c.Bool("yes") {
-		if err := p.askName(ctx, c, t, plan); err != nil {
+		if err := p.askName(c, t, plan); err != nil {
 			return err
 		}
 	}
@@ -398,7 +398,7 @@ func (t *trimming) tooMany(plan *trim.Plan) error {
 }
 
 // askName has the person at the terminal type the account's name.
-func (p *program) askName(ctx context.Context, c *cli.Context, t *trimming, plan *trim.Plan) error {
+func (p *program) askName(c *cli.Context, t *trimming, plan *trim.Plan) error {
 	p.asking.Lock()
 	defer p.asking.Unlock()
 	tty, err := p.person(c)
@@ -410,9 +410,9 @@ func (p *program) askName(ctx context.Context, c *cli.Context, t *trimming, plan
 	if plan.ToTrash {
 		from = "to the trash of"
 	}
-	name, err := tty.line(ctx, fmt.Sprintf("\nType the account name to %s %s %s %s: ", planWord(plan), messages(plan.Delete), from, show(t.account.host)))
+	name, err := tty.line(c.Context, fmt.Sprintf("\nType the account name to %s %s %s %s: ", planWord(plan), messages(plan.Delete), from, show(t.account.host)))
 	switch {
-	case ctx.Err() != nil:
+	case c.Context.Err() != nil:
 		return err
 	case name != t.account.name:
 		return &problemError{problem: problem{what: "nothing was deleted: the name was not typed", status: exitFailure, code: "not_confirmed"}}
