@@ -372,7 +372,11 @@ func (p *program) unnamed(c *cli.Context, root string, set config.Account) (*acc
 	if u, err := url.Parse(set.Server); err == nil && u.Port() == "" && strings.Contains(a.host, ".") && net.ParseIP(a.host) == nil && !strings.Contains(a.user, "@") {
 		a.perhaps = a.user + "@" + a.host
 	}
-	a.name, a.arg, a.dir = a.dir, first(set.Server, set.Address), filepath.Join(root, a.dir)
+	a.name, a.arg, a.dir = a.dir, set.Address, filepath.Join(root, a.dir)
+	if set.Server != "" {
+		_, port, _ := net.SplitHostPort(a.endpoint.Addr)
+		a.arg = a.urlOf(a.protocol, a.endpoint.Security, port)
+	}
 	return a, nil
 }
 

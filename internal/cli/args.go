@@ -35,8 +35,6 @@ var foreign = map[string]string{
 	"subset":    "mailstow verify --subset",
 	"port":      "a URL such as imaps://user@host:port",
 	"host":      "a URL such as imaps://user@host",
-	"all":       "nothing: without a name it is all accounts",
-	"a":         "nothing: without a name it is all accounts",
 	"delete":    "nothing: a backup never deletes",
 	"delete1":   "nothing: a backup never deletes",
 	"delete2":   "nothing: a backup never deletes",

@@ -254,8 +254,10 @@ func TestPasswordIsKept(t *testing.T) {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 	url := address("imap+insecure", s.IMAP) // called by it, too, what is kept is forgotten by it
-	if status, out, errs := mailstow(t, env, "backup", url); status != exitConfig || !strings.Contains(errs, "mailstow auth login "+url+" keeps one") {
-		t.Errorf("named by its URL: status %d\n%s%s", status, out, errs)
+	for _, args := range [][]string{{url}, {strings.Replace(url, "alice@", "", 1), "--user", "alice"}} {
+		if status, out, errs := mailstow(t, env, append([]string{"backup"}, args...)...); status != exitConfig || !strings.Contains(errs, "mailstow auth login "+url+" keeps one") {
+			t.Errorf("%q: status %d\n%s%s", args, status, out, errs)
+		}
 	}
 	var printed bytes.Buffer
 	if status := Run(t.Context(), Env{Args: []string{"auth", "login", url, "--password-file", "-"}, Stdin: strings.NewReader(s.Password("alice") + "\n"), Stdout: &printed, Stderr: &printed, Getenv: func(name string) string { return env[name] }}); status != exitOK {

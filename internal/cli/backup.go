@@ -158,7 +158,9 @@ type outcome struct {
 	ended   time.Time
 	result  report.Result
 	found   maildir.Found
-	problem *problem // nil if all is well
+
+	refetched bool     // what was removed was to come again
+	problem   *problem // nil if all is well
 
 	beside *beside // what goes on beside it, nil for nothing
 
@@ -225,7 +227,7 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output, with *besid
 		if pr.code == diskFull {
 			pr.noRoom(o.dir, err)
 		}
-		if pr.code == "not_reachable" && a.perhaps != "" {
+		if pr.code == "not_reachable" && a.perhaps != "" && !errors.As(err, new(*problemError)) {
 			pr.do = fmt.Sprintf("if %s is your mail address: mailstow %s %s   (its server is looked up)", a.perhaps, c.Command.Name, a.perhaps)
 		}
 		o.problem = &pr
@@ -269,9 +271,7 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	defer ar.Close()
 	o.begun = true
 	out.working(a)
-	if o.found = ar.Found(); c.Bool("refetch") { // so that they come again
-		o.found.Removed = 0
-	}
+	o.found, o.refetched = ar.Found(), c.Bool("refetch")
 	in, err := ar.From(ctx, a.source())
 	if err != nil {
 		return archiveFailed(err)

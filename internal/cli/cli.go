@@ -89,6 +89,7 @@ type program struct {
 	changing bool       // mail is going to be removed from the account that is being made
 	beside   bool       // and the other one is named by a URL
 	asking   sync.Mutex // held while a person is asked
+	warned   sync.Once  // of a variable that means nothing
 }
 
 // terminal reports whether a stream is one, and a useful one.

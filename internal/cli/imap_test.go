@@ -556,11 +556,11 @@ func TestWrongPortIsToldWithTheRightURL(t *testing.T) {
 	must(t, err)
 	defer silent.Close()
 	for _, tt := range []struct{ scheme, addr, what, do string }{
-		{"imaps", s.IMAP, "does not begin with TLS", "imap://" + s.IMAP + " (STARTTLS)"},
-		{"pop3s", s.POP3, "does not begin with TLS", "pop3://" + s.POP3 + " (STLS)"},
-		{"pop3+insecure", s.IMAP, "no POP3 server", "it is one of IMAP: imap+insecure://" + s.IMAP},
-		{"imap+insecure", s.POP3, "no IMAP server", "it is one of POP3: pop3+insecure://" + s.POP3},
-		{"imap", silent.Addr().String(), "does not greet: the server is silent", "imaps://" + silent.Addr().String()},
+		{"imaps", s.IMAP, "does not begin with TLS", "imap://alice@" + s.IMAP + " (STARTTLS)"},
+		{"pop3s", s.POP3, "does not begin with TLS", "pop3://alice@" + s.POP3 + " (STLS)"},
+		{"pop3+insecure", s.IMAP, "no POP3 server", "it is one of IMAP: imap+insecure://alice@" + s.IMAP},
+		{"imap+insecure", s.POP3, "no IMAP server", "it is one of POP3: pop3+insecure://alice@" + s.POP3},
+		{"imap", silent.Addr().String(), "does not greet: the server is silent", "imaps://alice@" + silent.Addr().String()},
 	} {
 		status, out, errs := mailstow(t, env, "check", tt.scheme+"://alice@"+tt.addr, "--timeout", "500ms", "--to", t.TempDir())
 		if status != exitUnavailable || !strings.Contains(errs, tt.what) || !strings.Contains(errs, tt.do) {

@@ -103,7 +103,7 @@ func (p *program) move(c *cli.Context, source, destination *account, out *output
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
 	r := &proof{account: destination, dir: source.dir, command: "migrate", dry: out.dryRun}
-	if source.user == destination.user && slices.Contains(destination.servers, source.server()) {
+	if strings.EqualFold(source.user, destination.user) && slices.Contains(destination.servers, source.server()) {
 		r.problem = &problem{
 			what: fmt.Sprintf("source and destination are one account: %s on %s", source.user, source.host),
 			do:   "name another destination; what was lost there: mailstow restore " + source.arg, status: exitConfig, code: "config",

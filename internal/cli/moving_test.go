@@ -209,7 +209,6 @@ func TestMoveInterruptedAndRunAgainAtOnce(t *testing.T) {
 	}
 }
 
-// What is counted is what has happened, also where a mailbox is there already.
 // Moving from an account to itself would store what it has once more.
 func TestMoveToItselfIsRefused(t *testing.T) {
 	s := mailtest.Dovecot(t)
@@ -217,14 +216,18 @@ func TestMoveToItselfIsRefused(t *testing.T) {
 	env := home(t, s)
 	env["MAILSTOW_DESTINATION_PASSWORD"] = s.Password("alice")
 	imap := address("imap+insecure", s.IMAP)
-	for _, more := range [][]string{nil, {"--under", "Old"}, {"--dry-run"}} {
-		status, out, errs := mailstow(t, env, append([]string{"migrate", imap, imap, "--to", t.TempDir()}, more...)...)
+	for _, more := range [][]string{{imap}, {strings.Replace(imap, "alice", "Alice", 1)}, {imap, "--under", "Old"}, {imap, "--dry-run"}} {
+		status, out, errs := mailstow(t, env, append([]string{"migrate", imap, "--to", t.TempDir()}, more...)...)
 		if status != exitConfig || !strings.Contains(errs, "one account") || len(subjects(t, s, "INBOX")) != n {
 			t.Errorf("%q: status %d\n%s%s", more, status, out, errs)
 		}
 	}
+	if lines, err := s.Login(t, "alice").Command("LIST \"\" *"); err != nil || strings.Contains(strings.Join(lines, "\n"), "Old") {
+		t.Errorf("a mailbox was made: %q, %v", lines, err)
+	}
 }
 
+// What is counted is what has happened, also where a mailbox is there already.
 func TestMoveCountsWhatItStores(t *testing.T) {
 	a, b := mailtest.Dovecot(t), mailtest.Dovecot(t)
 	fill(t, a, "INBOX", numbered(0, 300))

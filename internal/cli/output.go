@@ -78,7 +78,9 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 	} else if every, err := time.ParseDuration(p.Getenv("MAILSTOW_PROGRESS")); err == nil {
 		o.every = max(every, 0)
 	} else if set := p.Getenv("MAILSTOW_PROGRESS"); !slices.Contains([]string{"", "auto", "off"}, set) {
-		fmt.Fprintf(p.Stderr, "mailstow: warning: MAILSTOW_PROGRESS=%s: there is auto, off, or a time such as 60s\n", show(set))
+		p.warned.Do(func() {
+			fmt.Fprintf(p.Stderr, "mailstow: warning: MAILSTOW_PROGRESS=%s: there is auto, off, or a time such as 60s\n", show(set))
+		})
 	}
 	o.asked = make(chan os.Signal, 1)
 	signal.Notify(o.asked, syscall.SIGUSR1)

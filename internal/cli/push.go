@@ -46,9 +46,6 @@ func pushOptions(c *cli.Context, now time.Time) (o migrate.Options, err error) {
 		DryRun: c.Bool("dry-run"), NoRepair: c.Bool("no-repair"), SkipTooBig: c.Bool("skip-too-big"), IgnoreQuota: c.Bool("ignore-quota"),
 		UpdateFlags: c.Bool("update-flags"), MaxDuration: c.Duration("max-duration"),
 	}
-	if c.IsSet("max-duration") && o.MaxDuration <= 0 {
-		return o, &usageError{text: "--max-duration: it must be more than nothing", hint: "write it like 20m or 2h"}
-	}
 	if o.MaxOctets, err = size(c, "max-transfer", 0); err != nil {
 		return o, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (a *account) understood(err error) error {
 	pr := problem{server: refused.Answer, status: exitLogin, code: "auth_failed"}
 	if a.provider != nil {
 		if r := a.provider.Refused(refused.Answer); r != nil {
-			pr.what, pr.why, pr.do, pr.code = r.What, r.Why, strings.ReplaceAll(r.Do, "{account}", a.name), first(r.Code, pr.code)
+			pr.what, pr.why, pr.do, pr.code = r.What, r.Why, strings.ReplaceAll(r.Do, "{account}", a.arg), first(r.Code, pr.code)
 			return &problemError{pr, err}
 		}
 	}
@@ -111,30 +112,40 @@ func (a *account) misplaced(err error) error {
 	case errors.As(err, new(tls.RecordHeaderError)):
 		pr.what = a.endpoint.Addr + " does not begin with TLS"
 		how := map[mailbox.Protocol]string{mailbox.IMAP: "STARTTLS", mailbox.POP3: "STLS"}[a.protocol]
-		pr.do = fmt.Sprintf("if that is the right port: %s (%s)", urlOf(a.protocol, netconn.Upgrade, a.host, port), how)
+		pr.do = fmt.Sprintf("if that is the right port: %s (%s)", a.urlOf(a.protocol, netconn.Upgrade, port), how)
 	case !errors.As(err, &greeting):
 		return err
 	case errors.Is(greeting.Err, netconn.ErrSilent) && a.endpoint.Security != netconn.Implicit:
 		pr.what = fmt.Sprintf("%s does not greet: %v", a.endpoint.Addr, greeting.Err)
-		pr.do = fmt.Sprintf("if that port begins with TLS: %s; else see whether the network is there", urlOf(a.protocol, netconn.Implicit, a.host, port))
+		pr.do = fmt.Sprintf("if that port begins with TLS: %s; else see whether the network is there", a.urlOf(a.protocol, netconn.Implicit, port))
 	case greeting.Err != nil:
 		return err
 	default:
 		pr.what, pr.do = greeting.Error(), "check the port"
 		for begin, other := range map[string]mailbox.Protocol{"* OK": mailbox.IMAP, "+OK": mailbox.POP3} {
 			if strings.HasPrefix(greeting.Greeting, begin) && other != a.protocol {
-				pr.do = fmt.Sprintf("it is one of %s: %s", strings.ToUpper(string(other)), urlOf(other, a.endpoint.Security, a.host, port))
+				pr.do = fmt.Sprintf("it is one of %s: %s", strings.ToUpper(string(other)), a.urlOf(other, a.endpoint.Security, port))
 			}
 		}
 	}
 	return &problemError{pr, err}
 }
 
+// urlOf returns the URL of the account on its host, with the user where no config
+// file names one.
+func (a *account) urlOf(protocol mailbox.Protocol, security netconn.Security, port string) string {
+	server := urlOf(protocol, security, a.host, port)
+	if !a.named {
+		server = strings.Replace(server, "://", "://"+strings.ReplaceAll(url.User(a.user).String(), "%40", "@")+"@", 1)
+	}
+	return server
+}
+
 // urlOf returns the URL of a server.
 func urlOf(protocol mailbox.Protocol, security netconn.Security, host, port string) string {
 	for scheme, s := range schemes {
 		if s.protocol == protocol && s.security == security {
-			if port == s.port {
+			if port == s.port && !strings.Contains(host, ":") {
 				return scheme + "://" + host
 			}
 			return scheme + "://" + net.JoinHostPort(host, port)

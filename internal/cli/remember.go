@@ -71,6 +71,15 @@ func (p *program) lastVerified(archive string) time.Time {
 	return at
 }
 
+// holds reports whether an archive is remembered.
+func (m memory) holds(archive string) bool {
+	if m.dir == "" {
+		return false
+	}
+	_, err := os.Stat(m.file(archive))
+	return err == nil
+}
+
 // vanished is the error of an archive that has vanished.
 func vanished(archive string) error {
 	return configFailed("the archive "+archive+" has vanished; nothing was created in its place",
@@ -83,7 +92,7 @@ func (m memory) vanished(archive string) bool {
 	if m.dir == "" || maildir.Exists(archive) {
 		return false
 	}
-	if _, err := os.Stat(m.file(archive)); err == nil {
+	if m.holds(archive) {
 		return true
 	}
 	entries, err := os.ReadDir(m.dir)

@@ -606,6 +606,12 @@ func TestStatusTellsOfAnArchiveThatHasVanished(t *testing.T) {
 		t.Fatal(status, out, errs)
 	}
 	must(t, os.Rename(dir, dir+".elsewhere"))
+	config, err := os.ReadFile(env["MAILSTOW_CONFIG"])
+	must(t, err)
+	write(t, env["MAILSTOW_CONFIG"], string(config)+"[accounts.new]\nserver = \""+address("imap+insecure", s.IMAP)+"\"\n")
+	if status, out, _ := mailstow(t, env, "status", "new"); status != exitOK || !strings.Contains(out, "never") {
+		t.Errorf("one that was never filled, beside it: status %d\n%s", status, out)
+	}
 	if status, out, errs := mailstow(t, env, "status"); status != exitConfig || !strings.Contains(out, "vanished") || !strings.Contains(errs, "mount its disk") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}

@@ -64,7 +64,7 @@ func (p *program) status(c *cli.Context) error {
 		if err != nil && !errors.Is(err, maildir.ErrNone) { // without an archive it stands at nothing
 			return fmt.Errorf("%s: %w", pl.name, err)
 		}
-		if dir, _ := filepath.Abs(pl.dir); err != nil && p.memory().vanished(dir) {
+		if dir, _ := filepath.Abs(pl.dir); err != nil && p.memory().holds(dir) {
 			s.vanished = true
 			gone = append(gone, pl)
 		}
@@ -72,6 +72,7 @@ func (p *program) status(c *cli.Context) error {
 		switch {
 		case lines != nil:
 			lines.write("status", s.json(pl))
+		case c.Bool("failed") && s.vanished:
 		case c.Bool("failed"):
 			p.showFailures(pl, s.failures)
 		default:

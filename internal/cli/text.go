@@ -106,8 +106,10 @@ func showOne(w io.Writer, r *outcome) {
 	if n := r.found.Adopted; n > 0 && !r.found.Rebuilt {
 		fmt.Fprintf(w, "  found     %s in the archive that the index did not know\n", messages(n))
 	}
-	if n := r.found.Removed; n > 0 {
+	if n := r.found.Removed; n > 0 && !r.refetched {
 		fmt.Fprintf(w, "  removed   %s gone from the archive; the server's copy is not fetched again\n", messages(n))
+	} else if n > sum.New {
+		fmt.Fprintf(w, "  removed   %s gone from the archive, of which not all have come again\n", messages(n))
 	}
 }
 

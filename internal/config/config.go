@@ -382,8 +382,10 @@ func explain(path string, text []byte, err error) error {
 		switch kind := wrongKind.FindStringSubmatch(e.Text); {
 		case kind != nil:
 			key := decode.Key()
-			e.Text = key[len(key)-1] + " cannot be " + kinds[kind[1]]
+			e.Text = key[len(key)-1] + " cannot be " + or(kinds[kind[1]], "a time")
 			e.Hint = "it is " + kinds[kind[2]]
+		case yesOrNo.MatchString(lineOf(text, line)):
+			e.Text, e.Hint = "what is so or not is true or false, in small letters", "key = true"
 		case unquoted.MatchString(lineOf(text, line)):
 			e.Text, e.Hint = "a text without quotes", `key = "text"`
 		}
@@ -394,13 +396,16 @@ func explain(path string, text []byte, err error) error {
 
 // wrongKind is what the library says of a value: its kind, and that of Go which
 // it ought to be.
-var wrongKind = regexp.MustCompile(`^cannot decode TOML (\w+) into .* of type (\W*\w+)`)
+var wrongKind = regexp.MustCompile(`^cannot decode TOML ([\w ]+?) into .* of type (\W*\w+)`)
 
 // kinds are those of TOML, and of Go.
 var kinds = map[string]string{
 	"string": `a text in quotes, like "this"`, "integer": "a number", "float": "a fraction", "boolean": "true or false", "array": "a list", "table": "a table",
 	"[]string": `a list of texts, like ["this"]`, "int": "a whole number", "bool": "true or false", "map": "a table", "struct": "a table", "config": "a table",
 }
+
+// yesOrNo is a line with another word for true or false.
+var yesOrNo = regexp.MustCompile(`(?i)^\s*[\w-]+\s*=\s*(true|false|yes|no|on|off)\b`)
 
 // unquoted is a line with a text that has no quotes.
 var unquoted = regexp.MustCompile(`^\s*[\w-]+\s*=\s*[A-Za-z/~]`)

@@ -87,6 +87,8 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"a text for a table", account + "map = \"x\"\n", 3, "map cannot be a text", "a table"},
 		{"a number for all accounts", "accounts = 1\n", 1, "accounts cannot be a number", "a table"},
 		{"a text without quotes", "[accounts.isp]\nserver = imaps://secret@h\n", 2, "without quotes", "key ="},
+		{"another word for true", account + "automap = True\n", 3, "true or false", "key = true"},
+		{"a day for a text", account + "timeout = 2020-01-01\n", 3, "timeout cannot be a time", "a text in quotes"},
 		{"unknown table", "[account.isp]\nserver = \"imaps://h\"\n", 1, "there is no table [account.isp]", "[accounts.isp]"},
 		{"half a key", "[notify]\nmetrics = \"x\"\n", 2, `no key "metrics"`, "metrics_file"},
 		{"command is a number", account + "password_command = 3\n", 1, "password_command", ""},

@@ -39,7 +39,7 @@ func Duration(s string) (time.Duration, error) {
 	s = strings.TrimSpace(s)
 	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
 		if number, ok := strings.CutSuffix(s, suffix); ok {
-			if n, err := strconv.ParseFloat(number, 64); err == nil && n > 0 && n < 36500 {
+			if n, err := strconv.ParseFloat(number, 64); err == nil && n*float64(unit) >= 1 && n*float64(unit) < math.MaxInt64 {
 				return time.Duration(n * float64(unit)), nil
 			}
 		}

@@ -45,7 +45,7 @@ func TestLengthsOfTime(t *testing.T) {
 			t.Errorf("%q is %v, %v; want %v", s, d, err, want)
 		}
 	}
-	for _, s := range []string{"", "5", "0s", "-1d", "0d", "d", "soon", "NaNd", "1e9d", "Infw"} {
+	for _, s := range []string{"", "5", "0s", "-1d", "0d", "d", "soon", "NaNd", "1e9d", "Infw", "20000w", "1e-20d"} {
 		if d, err := quantity.Duration(s); err == nil {
 			t.Errorf("%q is %v, want an error", s, d)
 		}
