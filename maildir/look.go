@@ -103,11 +103,12 @@ func (a *Archive) Failures(ctx context.Context) ([]Failure, error) {
 		WHERE NOT EXISTS (SELECT 1 FROM mapping p WHERE p.mailbox = x.mailbox AND p.id = x.id) ORDER BY f.path, x.id`)
 }
 
-// LastRuns returns the last backup of all, and the last that was ok; nil where
-// there was none.
+// LastRuns returns the last backup of all, and the last that was good: ok, or
+// paused with something that it had brought, as the first weeks of a large account
+// are; nil where there was none.
 func (a *Archive) LastRuns(ctx context.Context) (last, good *Run, err error) {
 	if last, err = a.run(ctx, "WHERE command = 'backup'"); err == nil {
-		good, err = a.run(ctx, "WHERE command = 'backup' AND result = 'ok'")
+		good, err = a.run(ctx, "WHERE command = 'backup' AND (result = 'ok' OR result = 'paused' AND new > 0)")
 	}
 	return last, good, err
 }

@@ -312,6 +312,9 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 		if err != nil {
 			return byPerson, explain(c.Context, "", a.signInFailed(err)).what + ": mailstow auth login " + a.arg, false
 		}
+		if g.Ended != "" {
+			return byPerson, "the sign-in has ended: mailstow auth login " + a.arg, false
+		}
 		state = "ok, renewed " + ago(time.Since(g.Renewed)) + " ago"
 		if time.Since(g.Renewed) < time.Minute {
 			state = "ok, renewed just now"

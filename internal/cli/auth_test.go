@@ -180,6 +180,43 @@ func TestSignInThatHasEndedIsTold(t *testing.T) {
 	}
 }
 
+// What a sign-in server repeats of what it was sent is not shown; and the end of a
+// sign-in is known afterwards.
+func TestEndedSignInIsKnownAndShowsNoSecret(t *testing.T) {
+	_, people, env := tokenServer(t, nil)
+	if status, said := signedIn(t, env, "paste", "m365"); status != exitOK {
+		t.Fatalf("status %d\n%s", status, said)
+	}
+	kept, err := os.ReadFile(filepath.Join(env["HOME"], ".local/state/mailstow/secrets/m365.oauth2"))
+	must(t, err)
+	refresh := regexp.MustCompile(`refresh_token\\":\\"([^\\]+)`).FindStringSubmatch(string(kept))
+	if refresh == nil {
+		t.Fatalf("%s", kept)
+	}
+	people.Expire()
+	people.Refuse("invalid_grant", "you sent {sent} to us")
+	log := filepath.Join(t.TempDir(), "log")
+	for _, more := range [][]string{nil, {"--json"}, {"--log-file", log}} {
+		status, out, errs := mailstow(t, env, append([]string{"backup", "m365"}, more...)...)
+		if status != exitLogin || !strings.Contains(out+errs, "refresh_token=***") || strings.Contains(out+errs, refresh[1]) {
+			t.Errorf("%q: status %d\n%s%s", more, status, out, errs)
+		}
+	}
+	if b, err := os.ReadFile(log); err != nil || strings.Contains(string(b), refresh[1]) {
+		t.Errorf("%s, %v", b, err)
+	}
+	if status, out, _ := mailstow(t, env, "auth", "status", "m365"); status != exitLogin || !strings.Contains(out, "has ended: mailstow auth login m365") {
+		t.Errorf("status %d\n%s", status, out)
+	}
+	people.Refuse("", "")
+	if status, out, errs := mailstow(t, env, "backup", "m365"); status != exitOK {
+		t.Errorf("let in again: status %d\n%s%s", status, out, errs)
+	}
+	if status, out, _ := mailstow(t, env, "auth", "status", "m365"); status != exitOK {
+		t.Errorf("status %d\n%s", status, out)
+	}
+}
+
 // Another program has got the token: a command prints it, or the environment has it.
 func TestTokenComesFromElsewhere(t *testing.T) {
 	tag := ""

@@ -60,7 +60,8 @@ func random() string {
 // Deny has the person say no from now on.
 func (s *SignIn) Deny() { s.mu.Lock(); s.denied = true; s.mu.Unlock() }
 
-// Refuse answers each question for a token with an error; "" answers again.
+// Refuse answers each question for a token with an error; "" answers again. {sent}
+// in the description becomes what was sent.
 func (s *SignIn) Refuse(code, description string) {
 	s.mu.Lock()
 	s.refusal = [2]string{code, description}
@@ -128,7 +129,7 @@ func (s *SignIn) token(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refusal[0] != "" {
-		refuse(w, s.refusal[0], s.refusal[1])
+		refuse(w, s.refusal[0], strings.ReplaceAll(s.refusal[1], "{sent}", f.Encode()))
 		return
 	}
 	user, refresh := "alice", random()

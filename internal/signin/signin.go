@@ -3,10 +3,12 @@
 package signin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -43,7 +45,8 @@ type Grant struct {
 	Given    time.Time `json:"given"`   // by the person
 	Renewed  time.Time `json:"renewed"` // when there was an access token last
 	ClientID string    `json:"client_id"`
-	Token    string    `json:"token_url"` // where it is renewed, and nowhere else
+	Token    string    `json:"token_url"`       // where it is renewed, and nowhere else
+	Ended    string    `json:"ended,omitempty"` // why it could not be renewed any more
 }
 
 // early is how long before its end a token is taken for ended: a login, and what
@@ -71,7 +74,42 @@ func (e *RefusedError) Error() string { return strings.TrimSpace(e.Code + " " + 
 
 // client asks sign-in servers. It goes nowhere else with what it has to say, and
 // does not wait without end.
-var client = &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+var client = &http.Client{Timeout: 30 * time.Second, Transport: masking{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+// masking keeps what a server repeats of the secrets that it was sent out of the
+// errors that are made of its answer.
+type masking struct{}
+
+var secretParameters = []string{"client_secret", "refresh_token", "code", "code_verifier", "device_code", "assertion"}
+
+func (masking) RoundTrip(r *http.Request) (*http.Response, error) {
+	var secrets []string
+	if r.Body != nil {
+		sent, err := io.ReadAll(r.Body)
+		if err := errors.Join(err, r.Body.Close()); err != nil {
+			return nil, err
+		}
+		form, _ := url.ParseQuery(string(sent))
+		for _, name := range secretParameters {
+			for _, secret := range form[name] {
+				if secret != "" {
+					secrets = append(secrets, secret, "***", url.QueryEscape(secret), "***")
+				}
+			}
+		}
+		r = r.Clone(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(sent))
+	}
+	answer, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil || answer.StatusCode < 400 {
+		return answer, err
+	}
+	said, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
+	answer.Body.Close()
+	answer.Body = io.NopCloser(strings.NewReader(strings.NewReplacer(secrets...).Replace(string(said))))
+	answer.ContentLength = -1
+	return answer, err
+}
 
 // asking has the library use client.
 func asking(ctx context.Context) context.Context {

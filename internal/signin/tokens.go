@@ -58,10 +58,15 @@ func (t *Tokens) Token(ctx context.Context, used credential.Secret) (credential.
 	}
 	// From here on the old one may not be good any more: whatever ends the run, the
 	// answer is waited for, and kept.
-	if g, err = app.Renew(context.WithoutCancel(ctx), g); err != nil {
+	renewed, err := app.Renew(context.WithoutCancel(ctx), g)
+	if ended := (*EndedError)(nil); errors.As(err, &ended) {
+		g.Ended = ended.Code
+		t.replace(g) // else it is found out again
+	}
+	if err != nil {
 		return credential.Secret{}, err
 	}
-	return credential.NewSecret(g.Access), t.replace(g)
+	return credential.NewSecret(renewed.Access), t.replace(renewed)
 }
 
 // Application returns the application with its secret.
