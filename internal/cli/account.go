@@ -347,7 +347,7 @@ func (p *program) account(c *cli.Context, cfg *config.File, root, arg string) (*
 	if near := guess.Nearest(arg, cfg.Names()); near != "" {
 		do = "did you mean " + near + "?"
 	}
-	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", arg, where), do)
+	return nil, configFailed(fmt.Sprintf("there is no account %q: %s", redacted(arg), where), do)
 }
 
 // addressIn returns the address in a URL whose host gives addresses and serves
@@ -537,7 +537,7 @@ func redacted(text string) string {
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
 		return u.Redacted()
 	}
-	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+	if i := strings.LastIndexByte(text, '@'); i >= 0 && strings.Contains(text[:i], ":") {
 		return "..." + text[i:]
 	}
 	return text

@@ -152,7 +152,8 @@ type arranger struct {
 
 // option takes one option, and its value off rest if it has one there.
 func (a *arranger) option(arg string, rest []string) ([]string, error) {
-	name, _, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	option, _, inline := strings.Cut(arg, "=")
+	name := strings.TrimLeft(option, "-")
 	value, known := a.takesValue[name]
 	switch {
 	case known && value && !inline:
@@ -167,7 +168,7 @@ func (a *arranger) option(arg string, rest []string) ([]string, error) {
 	case !strings.HasPrefix(arg, "--") && a.bundle(arg[1:], rest):
 		return a.unbundle(arg[1:], rest), nil
 	}
-	e := &usageError{text: fmt.Sprintf("unknown option %s for `mailstow %s`", arg, a.cmd.Name)}
+	e := &usageError{text: fmt.Sprintf("unknown option %s for `mailstow %s`", option, a.cmd.Name)}
 	ours := foreign[name]
 	near := guess.Nearest(name, slices.Sorted(maps.Keys(a.takesValue)))
 	switch {

@@ -115,6 +115,18 @@ func TestMistakesInAccountsAreConfigErrors(t *testing.T) {
 	}
 }
 
+// Whatever a command makes of a word, a password in it is not shown.
+func TestPasswordInAWordIsNotShown(t *testing.T) {
+	for _, command := range []string{"backup", "check", "trim", "restore", "verify", "list", "status", "config show", "providers", "auth login", "auth status", "auth logout"} {
+		for _, word := range []string{"imaps://me:hunter2@mail.example.org", "me:hunter2@mail.example.org", "--password=hunter2"} {
+			status, out, errs := mailstow(t, map[string]string{"MAILSTOW_NO_LOOKUP": "1", "HOME": t.TempDir()}, append(strings.Fields(command), word)...)
+			if status == exitOK || strings.Contains(out+errs, "hunter2") {
+				t.Errorf("%s %s: status %d\n%s%s", command, word, status, out, errs)
+			}
+		}
+	}
+}
+
 func TestMistypedAccountIsGuessed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.toml")
 	write(t, file, "[accounts.work]\nserver = \"imaps://me@mail.example.org\"\n")

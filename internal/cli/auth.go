@@ -239,7 +239,7 @@ func (p *program) authLogout(c *cli.Context, name string) error {
 	more := ""
 	switch notKept := errors.Is(grant, credential.ErrNotKept); {
 	case notKept && errors.Is(password, credential.ErrNotKept):
-		return configFailed("nothing is kept for "+name, "mailstow auth status")
+		return configFailed("nothing is kept for "+redacted(name), "mailstow auth status")
 	case grant != nil && !notKept:
 		return grant
 	case password != nil && !errors.Is(password, credential.ErrNotKept):
@@ -290,10 +290,10 @@ func (p *program) authStatus(c *cli.Context, names []string) error {
 			status = exitLogin
 		}
 		if lines != nil {
-			lines.write("auth", object{"account": name, "login": login, "state": state, "ok": ok})
+			lines.write("auth", object{"account": redacted(name), "login": login, "state": state, "ok": ok})
 			continue
 		}
-		t.add(show(name), login, show(p.short(state)))
+		t.add(show(redacted(name)), login, show(p.short(state)))
 	}
 	if lines == nil {
 		fmt.Fprint(p.Stdout, t.String())

@@ -27,6 +27,9 @@ func TestDailyDownloadIsKeptAcrossRuns(t *testing.T) {
 	if status != exitLater || first < 8 || first > 12 || !strings.Contains(errs, "stopped early; ") || !strings.Contains(errs, "daily_download: 8.0 KiB may be read in a day") {
 		t.Errorf("status %d, %d files\n%s%s", status, first, out, errs)
 	}
+	if status, out, errs := mailstow(t, env, "status", "--max-age", "26h"); status != exitOK || !strings.Contains(out, "paused") {
+		t.Errorf("the first of many nights: status %d\n%s%s", status, out, errs)
+	}
 	for _, quiet := range []bool{true, false} {
 		args := []string{"backup", "a"}
 		if !quiet {

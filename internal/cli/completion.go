@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -84,7 +85,7 @@ func (p *program) complete(ctx context.Context, app *cli.App, words []string) {
 	}
 	current := words[len(words)-1]
 	for _, candidate := range p.candidates(ctx, app, words[:len(words)-1], current) {
-		if strings.HasPrefix(candidate, current) && !strings.ContainsAny(candidate, "\n\r") {
+		if strings.HasPrefix(candidate, current) && !strings.ContainsFunc(candidate, unicode.IsControl) {
 			fmt.Fprintln(p.Stdout, candidate)
 		}
 	}

@@ -123,7 +123,7 @@ func (p *program) configShow(c *cli.Context, names []string) error {
 	}
 	for _, name := range names {
 		if _, ok := cfg.Account(name); !ok {
-			return configFailed(fmt.Sprintf("there is no account %q in %s", name, cfg.Path), "mailstow config show lists them all")
+			return configFailed(fmt.Sprintf("there is no account %q in %s", redacted(name), cfg.Path), "mailstow config show lists them all")
 		}
 	}
 	first := true

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"mailstow/internal/report"
@@ -27,8 +29,27 @@ type jsonLines struct {
 
 type object map[string]any
 
+// escaping writes lines of JSON in which no character is raw that a terminal, or
+// the eye, could be misled by.
+type escaping struct{ w io.Writer }
+
+func (e escaping) Write(line []byte) (int, error) {
+	var b strings.Builder
+	for _, r := range string(line) {
+		if r == '\n' || isPlain(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	_, err := io.WriteString(e.w, b.String())
+	return len(line), err
+}
+
 func newJSONLines(w io.Writer) *jsonLines {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(escaping{w})
 	enc.SetEscapeHTML(false)
 	return &jsonLines{enc: enc}
 }
@@ -43,8 +64,13 @@ func (j *jsonLines) write(kind string, o object) {
 	j.enc.Encode(o)
 }
 
-func (j *jsonLines) start(command string, accounts []*account, dry bool, now time.Time) {
-	j.run = fmt.Sprintf("%s-%04x", now.UTC().Format("20060102T150405Z"), rand.N(1<<16))
+// runID names a run that begins now.
+func runID(now time.Time) string {
+	return fmt.Sprintf("%s-%04x", now.UTC().Format("20060102T150405Z"), rand.N(1<<16))
+}
+
+func (j *jsonLines) start(run, command string, accounts []*account, dry bool, now time.Time) {
+	j.run = run
 	names := []string{}
 	for _, a := range accounts {
 		names = append(names, a.name)

@@ -460,3 +460,30 @@ mailstow: alice@127.0.0.1: 2 messages are larger than the SIZE that 127.0.0.1 ac
 `)
 	})
 }
+
+// What a server says reaches JSON, logs and shells without a character that does
+// more than show itself.
+func TestNothingRawReachesPrograms(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	told(t, s, `CREATE "a&IC4-b"`)
+	env, _ := configuredHome(t, s, s.IMAP)
+	log := filepath.Join(t.TempDir(), "log")
+	status, out, errs := mailstow(t, env, "backup", "mine", "--json", "--log-file", log)
+	if status != exitOK || errs != "" {
+		t.Fatal(status, out, errs)
+	}
+	logged, err := os.ReadFile(log)
+	must(t, err)
+	_, listed, _ := mailstow(t, env, "list", "mine", "--json")
+	if run := objects(t, out, "start")[0]["run"]; !strings.Contains(string(logged), run.(string)) {
+		t.Errorf("run %s is another in the log", run)
+	}
+	for _, text := range []string{out, string(logged), listed} {
+		if strings.ContainsRune(text, 0x202e) || !strings.Contains(text, `a\u202eb`) {
+			t.Error(text)
+		}
+	}
+	if !slices.ContainsFunc(objects(t, listed, "folder"), func(o map[string]any) bool { return o["folder"] == "a\u202eb" }) {
+		t.Error("it is another name now")
+	}
+}

@@ -67,12 +67,13 @@ func (p *program) newOutput(c *cli.Context, command string, accounts []*account)
 	p.traced.Lock()
 	p.log = o.log
 	p.traced.Unlock()
+	run := runID(o.started)
 	if o.log != nil {
-		o.log.start(command, accounts, o.dryRun, o.started)
+		o.log.start(run, command, accounts, o.dryRun, o.started)
 	}
 	if c.Bool("json") {
 		o.json = newJSONLines(p.Stdout)
-		o.json.start(command, accounts, o.dryRun, o.started)
+		o.json.start(run, command, accounts, o.dryRun, o.started)
 	} else if p.terminal(p.Stderr) && !o.quiet && p.Getenv("MAILSTOW_PROGRESS") != "off" {
 		o.progress = &progress{w: p.Stderr}
 	} else if every, err := time.ParseDuration(p.Getenv("MAILSTOW_PROGRESS")); err == nil {

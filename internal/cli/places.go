@@ -69,7 +69,7 @@ func (p *program) placesOf(c *cli.Context, cfg *config.File, root, arg string) (
 			return at, nil
 		}
 	}
-	return nil, configFailed(fmt.Sprintf("there is no archive in %s, and no account of that name", arg), "check the path; mailstow backup makes an archive")
+	return nil, configFailed(fmt.Sprintf("there is no archive in %s, and no account of that name", redacted(arg)), "check the path; mailstow backup makes an archive")
 }
 
 // below returns the archives in a root.

@@ -36,7 +36,7 @@ func (p *program) providers(c *cli.Context) error {
 				one = provider.OfDomain(name[strings.LastIndexByte(name, '@')+1:])
 			}
 			if one == nil {
-				return configFailed(fmt.Sprintf("no provider called %q is known", name), "mailstow providers lists them")
+				return configFailed(fmt.Sprintf("no provider called %q is known", redacted(name)), "mailstow providers lists them")
 			}
 			all = append(all, one)
 		}

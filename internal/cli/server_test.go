@@ -620,6 +620,22 @@ func TestStatusTellsOfAnArchiveThatHasVanished(t *testing.T) {
 	}
 }
 
+func TestStatusListsWhatFailed(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	env, account := configuredHome(t, s, s.IMAP)
+	if status, out, errs := mailstow(t, env, "backup"); status != exitOK {
+		t.Fatal(status, out, errs)
+	}
+	index(t, account, "INSERT INTO failure (mailbox, id, reason, since) SELECT id, '7:99', 'it will not come', 0 FROM mailbox LIMIT 1")
+	if status, out, errs := mailstow(t, env, "status", "--failed"); status != exitOK || !strings.Contains(out, "INBOX uid 99: it will not come") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	_, out, _ := mailstow(t, env, "status", "--failed", "--json")
+	if all := objects(t, out, "message"); len(all) != 1 || all[0]["reason"] != "it will not come" || all[0]["folder"] != "INBOX" || all[0]["uid"] != 99.0 {
+		t.Errorf("%v\n%s", all, out)
+	}
+}
+
 func TestNewerIndexIsRefusedUntouched(t *testing.T) {
 	s := mailtest.Dovecot(t)
 	env, to := home(t, s), t.TempDir()

@@ -12,16 +12,13 @@ import (
 // show makes text from a stranger safe for a terminal: control characters
 // and those that change the direction of writing are spelled out.
 func show(s string) string {
-	safe := func(r rune) bool {
-		return r == unicode.ReplacementChar || unicode.IsPrint(r) && !unicode.Is(unicode.Bidi_Control, r)
-	}
-	if strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
+	if strings.IndexFunc(s, func(r rune) bool { return !isPlain(r) }) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
 		switch {
-		case safe(r):
+		case isPlain(r):
 			b.WriteRune(r)
 		case r < 0x100:
 			fmt.Fprintf(&b, `\x%02x`, r)
@@ -30,6 +27,11 @@ func show(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// isPlain reports whether a character shows as itself and does nothing else.
+func isPlain(r rune) bool {
+	return r == unicode.ReplacementChar || unicode.IsPrint(r) && !unicode.Is(unicode.Bidi_Control, r)
 }
 
 func count(n int) string { return humanize.Comma(int64(n)) }

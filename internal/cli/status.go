@@ -72,6 +72,9 @@ func (p *program) status(c *cli.Context) error {
 		switch {
 		case lines != nil:
 			lines.write("status", s.json(pl))
+			if c.Bool("failed") {
+				s.failed(lines, pl)
+			}
 		case c.Bool("failed") && s.vanished:
 		case c.Bool("failed"):
 			p.showFailures(pl, s.failures)
@@ -153,6 +156,13 @@ func (s stand) json(pl place) object {
 		o["last_run"], o["missing"], o["on_server"] = stamp(s.last.Started), s.last.Missing, s.last.OnServer
 	}
 	return o
+}
+
+// failed writes what could not be fetched.
+func (s stand) failed(lines *jsonLines, pl place) {
+	for _, f := range s.failures {
+		lines.write("message", withID(object{"account": pl.name, "folder": f.Folder, "action": "failed", "reason": f.Reason, "since": stamp(f.Since), "tries": f.Tries}, mailbox.ID(f.ID)))
+	}
 }
 
 // ago shows an age in its largest unit.

@@ -202,7 +202,7 @@ func (p *program) newVerifyOutput(c *cli.Context, o maildir.VerifyOptions) *veri
 	out := &verifyOutput{p: p, quiet: c.Bool("quiet"), o: o, started: time.Now()}
 	if c.Bool("json") {
 		out.json = newJSONLines(p.Stdout)
-		out.json.start("verify", nil, false, out.started)
+		out.json.start(runID(out.started), "verify", nil, false, out.started)
 	} else if p.terminal(p.Stderr) && !out.quiet {
 		out.bar = &progress{w: p.Stderr}
 	}

@@ -664,7 +664,10 @@ func (r reader) expand(p string) string {
 	if rest, ok := strings.CutPrefix(p, "~/"); ok && r.home != "" {
 		return filepath.Join(r.home, rest)
 	}
-	return p
+	if p == "" || filepath.IsAbs(p) || strings.HasPrefix(p, "~/") {
+		return p
+	}
+	return filepath.Join(filepath.Dir(r.path), p)
 }
 
 func or(a, b string) string {
