@@ -82,7 +82,7 @@ var foreign = map[string]string{
 func arrange(app *cli.App, args []string) ([]string, error) {
 	cmd, rest := findCommand(app, args)
 	if cmd == nil {
-		return args, nil // the library tells what is wrong
+		return nil, noCommand(app, args)
 	}
 	takesValue := options(cmd)
 	a := arranger{cmd: cmd, takesValue: takesValue}
@@ -102,8 +102,43 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			}
 		}
 	}
+	if slices.ContainsFunc(a.options, func(o string) bool { return o == "--help" || o == "-h" }) {
+		return []string{cmd.Name, "--help"}, nil // whatever it would be about
+	}
 	out := append([]string{cmd.Name}, a.options...)
 	return append(append(out, "--"), a.words...), nil
+}
+
+// noCommand says which word ought to have been a command.
+func noCommand(app *cli.App, args []string) error {
+	words := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, "-") })
+	if len(words) == 0 {
+		return &usageError{text: "no command is named", hint: listCommands}
+	}
+	var e *usageError
+	for _, word := range words { // one may be the value of an option in front
+		if e = unknownCommand(app, word); e.hint != listCommands {
+			break
+		}
+	}
+	return e
+}
+
+const listCommands = "mailstow --help lists them"
+
+// unknownCommand guesses what was meant by a command that does not exist.
+func unknownCommand(app *cli.App, name string) *usageError {
+	e := &usageError{text: fmt.Sprintf("there is no command %q", redacted(name)), hint: listCommands}
+	var names []string
+	for _, known := range app.Commands {
+		names = append(names, known.Name)
+	}
+	if ours := foreignCommands[name]; ours != "" {
+		e.hint = "use " + ours
+	} else if near := guess.Nearest(name, names); near != "" {
+		e.hint = fmt.Sprintf("did you mean mailstow %s?", near)
+	}
+	return e
 }
 
 // findCommand returns the command that is named in args, and args without it.

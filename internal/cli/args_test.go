@@ -67,6 +67,9 @@ func TestWrongUseIsTold(t *testing.T) {
 		{[]string{"backup", "--version"}, "use mailstow --version"},
 		{[]string{"version"}, "use mailstow --version"},
 		{[]string{"sync"}, "use mailstow backup"},
+		{[]string{"--json", "bakcup"}, "did you mean mailstow backup?"},
+		{[]string{"-c", "file", "bakcup"}, "did you mean mailstow backup?"},
+		{[]string{"--json"}, "no command is named"},
 		{[]string{"bakcup", "me"}, "did you mean mailstow backup?"},
 		{[]string{"verify", "--subset", "8/7"}, "3/7"},
 		{[]string{"status", "--max-age", "x"}, "no length of time"},
@@ -92,6 +95,11 @@ func TestHelpListsWhatThereIs(t *testing.T) {
 	}
 	if status != exitOK {
 		t.Errorf("status = %d", status)
+	}
+	for _, args := range [][]string{{"auth", "login", "--help"}, {"auth", "status", "-h"}, {"config", "show", "--help"}, {"auth", "--help", "login"}} {
+		if s, help, errs := mailstow(t, nil, args...); s != exitOK || !strings.HasPrefix(help, "mailstow "+args[0]+" - ") {
+			t.Errorf("%q: status %d\n%s%s", args, s, help, errs)
+		}
 	}
 }
 
@@ -164,4 +172,19 @@ func FuzzShownTextIsSafe(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What runs at night reads the config file that is meant, wherever it begins.
+func TestTimerNamesTheConfigFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "my $conf 5%.toml")
+	for _, tt := range []struct {
+		env  map[string]string
+		args []string
+	}{{nil, []string{"--config", file}}, {map[string]string{"MAILSTOW_CONFIG": file}, nil}} {
+		status, out, errs := mailstow(t, tt.env, append([]string{"init", "--print-timer"}, tt.args...)...)
+		if status != exitOK || !strings.Contains(out, ` backup --config "`+dir+`/my $$conf 5%%.toml"`+"\n") || !strings.Contains(out, " backup --config '"+dir+`/my $conf 5\%.toml'`+"\n") {
+			t.Errorf("status %d\n%s%s", status, out, errs)
+		}
+	}
 }

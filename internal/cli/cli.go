@@ -20,7 +20,6 @@ import (
 	"golang.org/x/term"
 
 	"mailstow/internal/config"
-	"mailstow/internal/guess"
 	"mailstow/internal/lookup"
 	"mailstow/internal/quantity"
 )
@@ -69,17 +68,13 @@ func Run(ctx context.Context, env Env) int {
 	if err == nil {
 		err = app.RunContext(ctx, append([]string{"mailstow"}, args...))
 	}
-	if err == nil {
-		err = p.unknown
-	}
 	return p.finish(ctx, err)
 }
 
 // program is one run of mailstow.
 type program struct {
 	Env
-	unknown error // a command that does not exist
-	several bool  // accounts are worked on
+	several bool // accounts are worked on
 	notify  config.Notify
 	traced  sync.Mutex // held while a line of a trace is printed
 	log     *jsonLines // of the command that runs, nil for none
@@ -111,19 +106,6 @@ func (p *program) app() *cli.App {
 		DisableSliceFlagSeparator: true, // a folder may be called "a,b"
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usageFailed,
-		CommandNotFound: func(c *cli.Context, name string) {
-			e := &usageError{text: fmt.Sprintf("there is no command %q", name), hint: "mailstow --help lists them"}
-			var names []string
-			for _, known := range c.App.Commands {
-				names = append(names, known.Name)
-			}
-			if ours := foreignCommands[name]; ours != "" {
-				e.hint = "use " + ours
-			} else if near := guess.Nearest(name, names); near != "" {
-				e.hint = fmt.Sprintf("did you mean mailstow %s?", near)
-			}
-			p.unknown = e
-		},
 		Commands: []*cli.Command{
 			p.initCommand(), p.checkCommand(), p.backupCommand(), p.migrateCommand(), p.restoreCommand(), p.trimCommand(), p.statusCommand(), p.verifyCommand(), p.listCommand(), p.demoCommand(), p.configCommand(), p.authCommand(), p.providersCommand(), p.completionCommand(),
 		},

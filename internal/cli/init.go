@@ -563,9 +563,13 @@ func (p *program) printTimer(c *cli.Context) error {
 	if err != nil {
 		program = "/usr/local/bin/mailstow"
 	}
-	options := ""
-	if path := c.String("config"); path != "" {
-		options = " --config " + path
+	service, cron := program+" backup", program+" backup"
+	if path := first(c.String("config"), p.Getenv("MAILSTOW_CONFIG")); path != "" {
+		if path, err = filepath.Abs(path); err != nil {
+			return err
+		}
+		service += ` --config "` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "$", "$$").Replace(path) + `"` // systemd.service(5), COMMAND LINES
+		cron += " --config '" + strings.NewReplacer("'", `'\''`, "%", `\%`).Replace(path) + "'"                        // crontab(5)
 	}
 	fmt.Fprintf(p.Stdout, `# ~/.config/systemd/user/mailstow.service
 [Unit]
@@ -575,7 +579,7 @@ After=network-online.target
 
 [Service]
 Type=oneshot
-ExecStart=%s backup%s
+ExecStart=%s
 # stopped at a provider's daily limit: the next run goes on
 SuccessExitStatus=75
 NotifyAccess=main
@@ -600,7 +604,7 @@ WantedBy=timers.target
 #       loginctl enable-linger        (so that it runs while you are not logged in)
 
 # or, in crontab -e; it prints nothing, so that cron sends no mail, when all is well:
-# 0 3 * * *  %s backup%s
-`, program, options, program, options)
+# 0 3 * * *  %s
+`, service, cron)
 	return nil
 }
