@@ -270,7 +270,7 @@ func (p *program) authStatus(c *cli.Context, names []string) error {
 			names = append(names, set.Name)
 		}
 	}
-	p.still = true
+	p.still, p.several = true, len(names) > 1
 	t := table{head: []string{"account", "login", "state"}}
 	var lines *jsonLines
 	if c.Bool("json") {
@@ -304,6 +304,22 @@ func (p *program) authStatus(c *cli.Context, names []string) error {
 	return nil
 }
 
+// passwordOutside names what gives an account's password before the config file is
+// asked, "" for nothing.
+func (p *program) passwordOutside(c *cli.Context, set config.Account) string {
+	switch own := set.Variable(); {
+	case loginOption(c, set, "password-command") != "":
+		return "--password-command"
+	case loginOption(c, set, "password-file") != "":
+		return "--password-file"
+	case set.Name != "" && p.Getenv(own) != "":
+		return own
+	case set.Name != "" && credential.Granted(p.Getenv, set.Name) != "":
+		return "systemd"
+	}
+	return ""
+}
+
 // loginState says how an account logs in, and whether it can.
 func (p *program) loginState(c *cli.Context, a *account, set config.Account) (login, state string, ok bool) {
 	switch {
@@ -331,11 +347,10 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 		return "external", "by a client certificate", true
 	}
 	login = first(a.method, "password")
-	switch own := set.Variable(); {
-	case p.Getenv(own) != "":
-		return login, "from " + own, true
-	case credential.Granted(p.Getenv, set.Name) != "":
-		return login, "from systemd", true
+	outside := p.passwordOutside(c, set)
+	switch {
+	case outside != "":
+		return login, "from " + outside, true
 	case len(set.PasswordCommand) > 0:
 		return login, "from `" + commandLine(set.PasswordCommand) + "`", true
 	case set.PasswordFile != "":
@@ -346,6 +361,8 @@ func (p *program) loginState(c *cli.Context, a *account, set config.Account) (lo
 		return login, "from " + set.PasswordFile, true
 	case set.HasPassword:
 		return login, "from the config file", true
+	case p.Getenv("MAILSTOW_PASSWORD") != "" && !p.several:
+		return login, "from MAILSTOW_PASSWORD", true
 	}
 	_, where, err := p.store().Load(passwordName(a.name), a.server())
 	switch {

@@ -291,6 +291,19 @@ func TestPasswordIsKept(t *testing.T) {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 	url := address("imap+insecure", s.IMAP) // called by it, too, what is kept is forgotten by it
+	env["MAILSTOW_PASSWORD"] = "x"
+	if status, out, errs := mailstow(t, env, "auth", "status", url); status != exitOK || !strings.Contains(out, "from MAILSTOW_PASSWORD") {
+		t.Errorf("from the environment: status %d\n%s%s", status, out, errs)
+	}
+	delete(env, "MAILSTOW_PASSWORD")
+	env["MAILSTOW_PASSWORD_ISP"] = "x"
+	if _, out, errs := mailstow(t, env, "config", "show", "isp"); !regexp.MustCompile(`password +\*\*\*, from MAILSTOW_PASSWORD_ISP +MAILSTOW_PASSWORD_ISP\n`).MatchString(out) {
+		t.Errorf("%s%s", out, errs)
+	}
+	if _, out, errs := mailstow(t, env, "config", "show", "isp", "--password-file", secret); !strings.Contains(out, "from --password-file") {
+		t.Errorf("%s%s", out, errs)
+	}
+	delete(env, "MAILSTOW_PASSWORD_ISP")
 	for _, args := range [][]string{{url}, {strings.Replace(url, "alice@", "", 1), "--user", "alice"}} {
 		if status, out, errs := mailstow(t, env, append([]string{"backup"}, args...)...); status != exitConfig || !strings.Contains(errs, "mailstow auth login "+url+" keeps one") {
 			t.Errorf("%q: status %d\n%s%s", args, status, out, errs)

@@ -18,6 +18,7 @@ import (
 	"mailstow/backup"
 	"mailstow/internal/filter"
 	"mailstow/internal/fingerprint"
+	"mailstow/internal/quantity"
 	"mailstow/internal/report"
 	"mailstow/internal/retry"
 	"mailstow/mailbox"
@@ -292,6 +293,11 @@ func (p *program) pull(ctx context.Context, c *cli.Context, a *account, out *out
 	if err := memory.remember(o.dir, ar.ID()); err != nil {
 		out.warn(a, "the archive cannot be remembered, so its disappearance would not be noticed: "+err.Error())
 	}
+	if p.notify.MetricsFile != "" {
+		if err := login.measure(ctx, o); err != nil {
+			return err
+		}
+	}
 	o.beside.start(ar)
 	err = recorded(ctx, ar, a, o, func() error { return p.runEngine(c, a, login, archive{in}, left, out, o) })
 	o.beside.wait(err)
@@ -359,6 +365,38 @@ func (l *login) now(ctx context.Context) (err error) {
 			return err
 		}
 	}
+}
+
+// measure asks how full the account is, over the first connection. Without an
+// answer that is not known: the run tries again to connect.
+func (l *login) measure(ctx context.Context, o *outcome) error {
+	limit, _ := quantity.Size(l.account.trim.Quota)
+	if l.account.protocol == mailbox.POP3 && limit == 0 {
+		return nil
+	}
+	src, err := l.connect(ctx)
+	if retry.IsPermanent(err) {
+		return &serverError{err}
+	} else if err != nil {
+		return nil
+	}
+	u, err := src.(interface {
+		Usage(context.Context, []mailbox.Mailbox) (mailbox.Usage, error)
+	}).Usage(ctx, nil)
+	if err != nil {
+		src.Close(false)
+		return nil
+	}
+	l.mu.Lock()
+	l.first = src
+	l.mu.Unlock()
+	switch {
+	case u.Quota > 0:
+		o.used, o.quota = u.Used, u.Quota
+	case limit > 0:
+		o.used, o.quota = u.Sizes, limit
+	}
+	return nil
 }
 
 // connect returns a connection. It may be called from several goroutines.

@@ -242,7 +242,7 @@ func (p *program) addLogin(l *settingList, a *account, set config.Account) {
 	l.add("auth_user", a.authUser, "")
 	login, state, _ := p.loginState(l.c, a, set)
 	l.add("auth", login, builtIn)
-	from := ""
+	from := p.passwordOutside(l.c, set)
 	for _, key := range []string{"password", "password_command", "password_file", "token_command"} {
 		from = first(from, l.cfg.Where(l.account, key))
 	}

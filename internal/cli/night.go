@@ -211,11 +211,18 @@ func (w *check) failed(err error) {
 }
 
 // writeMetrics brings the file of metrics up to date. What it says of other
-// accounts, and of archives that cannot be read, stays.
+// accounts of the config file, and of archives that cannot be read, stays.
 func (w *check) writeMetrics(outcomes []outcome) error {
 	m, err := monitor.ReadMetrics(w.p.notify.MetricsFile)
 	if err != nil {
 		return err
+	}
+	if w.c.NArg() == 0 && !w.partly { // all there are
+		var names []string
+		for i := range outcomes {
+			names = append(names, outcomes[i].account.name)
+		}
+		m.Keep(names)
 	}
 	var failed []error
 	for i := range outcomes {
@@ -256,5 +263,8 @@ func (w *check) writeMetrics(outcomes []outcome) error {
 			failed = append(failed, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	return errors.Join(append(failed, m.Write(w.p.notify.MetricsFile))...)
+	if err := m.Write(w.p.notify.MetricsFile); err != nil {
+		failed = append(failed, fmt.Errorf("metrics_file = %q: %w", w.p.notify.MetricsFile, err))
+	}
+	return errors.Join(failed...)
 }

@@ -78,6 +78,30 @@ func watched(t *testing.T) (s *mailtest.Server, env map[string]string, service *
 	}
 }
 
+// How full a mailbox is shows before it is too late.
+func TestMetricsTellOfTheQuota(t *testing.T) {
+	s := mailtest.Dovecot(t, quotas...)
+	fill(t, s, "INBOX", ugly()[:3])
+	env, metrics := home(t, s), filepath.Join(t.TempDir(), "mailstow.prom")
+	env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
+	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[notify]\nmetrics_file = %q\n[accounts.a]\nserver = %q\n[accounts.p]\nserver = %q\n[accounts.p.trim]\nquota = \"1M\"\n",
+		t.TempDir(), metrics, address("imap+insecure", s.IMAP), address("pop3+insecure", s.POP3)))
+	env["MAILSTOW_PASSWORD_A"], env["MAILSTOW_PASSWORD_P"] = s.Password("alice"), s.Password("alice")
+	for range 2 {
+		if status, out, errs := mailstow(t, env, "backup"); status != exitOK || out+errs != "" {
+			t.Errorf("status %d\n%s%s", status, out, errs)
+		}
+		b, err := os.ReadFile(metrics)
+		must(t, err)
+		for _, want := range []string{`limit_bytes\{account="a"\} 65536`, `limit_bytes\{account="p"\} 1048576`, `used_bytes\{account="a"\} [1-9]`, `used_bytes\{account="p"\} [1-9]`} {
+			if !regexp.MustCompile("mailstow_quota_" + want).Match(b) {
+				t.Errorf("the metrics lack %s:\n%s", want, b)
+			}
+		}
+		must(t, os.Remove(metrics))
+	}
+}
+
 // Whoever keeps watch at night hears of each run, and of what was wrong; of a run
 // that stopped at its limit as of a good one.
 func TestWatchIsToldHowRunsGo(t *testing.T) {
@@ -113,8 +137,8 @@ func TestWatchIsToldHowRunsGo(t *testing.T) {
 	if got := paths(all); got != "/all/start /a/start /a/77 /all/3" || !strings.Contains(strings.Join(all, ""), "login refused") {
 		t.Errorf("pings %q\n%q", got, all)
 	}
-	if !strings.Contains(read(), `exit_code{account="a"} 77`) || !strings.Contains(read(), `exit_code{account="c"} 69`) || !strings.Contains(read(), success) || !strings.Contains(read(), `account="b"`) {
-		t.Errorf("the success of a night before is lost:\n%s", read())
+	if !strings.Contains(read(), `exit_code{account="a"} 77`) || !strings.Contains(read(), `exit_code{account="c"} 69`) || !strings.Contains(read(), success) || strings.Contains(read(), `account="b"`) {
+		t.Errorf("the success of a night before is lost, or what was said of an account that is gone is kept:\n%s", read())
 	}
 
 	env["MAILSTOW_PASSWORD_A"] = s.Password("alice")

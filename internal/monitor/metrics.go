@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -20,7 +21,7 @@ type Metrics map[string]map[string]float64
 
 // help are the metrics, and what they say.
 var help = []struct{ name, text string }{
-	{"mailstow_last_success_timestamp_seconds", "When the last backup that left nothing out ended."},
+	{"mailstow_last_success_timestamp_seconds", "When the last good backup ended: it left nothing out, or stopped at a limit and goes on."},
 	{"mailstow_last_run_timestamp_seconds", "When the last run ended."},
 	{"mailstow_last_run_exit_code", "How it ended; 0 is good."},
 	{"mailstow_last_run_duration_seconds", "How long it took."},
@@ -38,6 +39,13 @@ func (m Metrics) Set(name, account string, value float64) {
 		m[name] = map[string]float64{}
 	}
 	m[name][account] = value
+}
+
+// Keep drops what is said of other accounts than these.
+func (m Metrics) Keep(accounts []string) {
+	for _, figures := range m {
+		maps.DeleteFunc(figures, func(account string, _ float64) bool { return !slices.Contains(accounts, account) })
+	}
 }
 
 // ReadMetrics returns what a file says that was written by [Metrics.Write]; nothing

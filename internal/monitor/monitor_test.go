@@ -68,7 +68,7 @@ func TestMetricsAreWrittenAndRead(t *testing.T) {
 		m = again
 	}
 	b, err := os.ReadFile(path)
-	want := "# HELP mailstow_last_success_timestamp_seconds When the last backup that left nothing out ended.\n# TYPE mailstow_last_success_timestamp_seconds gauge\nmailstow_last_success_timestamp_seconds{account=\"work\"} 1763712345.5\n"
+	want := "# HELP mailstow_last_success_timestamp_seconds When the last good backup ended: it left nothing out, or stopped at a limit and goes on.\n# TYPE mailstow_last_success_timestamp_seconds gauge\nmailstow_last_success_timestamp_seconds{account=\"work\"} 1763712345.5\n"
 	if err != nil || !strings.HasPrefix(string(b), want) {
 		t.Errorf("%s, %v", b, err)
 	}
