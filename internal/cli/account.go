@@ -610,7 +610,11 @@ func loginOption(c *cli.Context, set config.Account, name string) string {
 // commandSecret makes a failed command a refused login.
 func commandSecret(secret credential.Secret, err error) (credential.Secret, error) {
 	if err != nil && !errors.Is(err, credential.ErrNotPrivate) {
-		err = &problemError{problem: problem{what: err.Error(), status: exitLogin, code: "auth_failed"}}
+		pr := problem{what: err.Error(), status: exitLogin, code: "auth_failed"}
+		if errors.As(err, new(*fs.PathError)) {
+			pr.do = "see that the file is there, and that this user can read it"
+		}
+		err = &problemError{problem: pr}
 	}
 	return secret, err
 }

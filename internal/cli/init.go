@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -166,13 +167,7 @@ func (w *wizard) findServer(ctx context.Context, set *config.Account) (*provider
 	switch {
 	case errors.Is(err, lookup.ErrNone):
 		w.say("No mail server was found for %s.", show(set.Address))
-		for set.Server == "" {
-			if set.Server, err = w.ask("Its server, as imaps://HOST or pop3s://HOST", ""); err != nil {
-				return nil, err
-			}
-		}
-		w.lines = append(w.lines, "server = "+quoteTOML(set.Server))
-		return nil, nil
+		return w.typedServer(set)
 	case err != nil:
 		return nil, configFailed(err.Error(), "mailstow init me@example.org")
 	}
@@ -198,6 +193,41 @@ func (w *wizard) findServer(ctx context.Context, set *config.Account) (*provider
 		}
 	}
 	return s.Provider, nil
+}
+
+// typedServer asks for the account's server, until it is one. The provider is known
+// by the server, or by its name.
+func (w *wizard) typedServer(set *config.Account) (*provider.Provider, error) {
+	for {
+		text, err := w.ask("Its server, as imaps://HOST or pop3s://HOST", "")
+		if err != nil {
+			return nil, err
+		}
+		tried := *set
+		whose := provider.Named(text)
+		if whose != nil {
+			tried.Provider = whose.Name
+		} else {
+			tried.Server = text
+			if u, err := url.Parse(text); err == nil {
+				whose = provider.OfHost(u.Hostname())
+			}
+		}
+		if _, err := w.p.configured(w.c, w.p.archiveRoot(w.c, w.cfg), tried); err != nil {
+			pr := explain(w.c.Context, "", err)
+			pr.print(w.out)
+			continue
+		}
+		if whose != nil {
+			tried.Provider = whose.Name
+			w.lines = append(w.lines, "provider = "+quoteTOML(whose.Name))
+		}
+		if tried.Server != "" {
+			w.lines = append(w.lines, "server = "+quoteTOML(tried.Server))
+		}
+		*set = tried
+		return whose, nil
+	}
 }
 
 var nameChars = regexp.MustCompile(`[^a-z0-9_-]+`)

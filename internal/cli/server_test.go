@@ -605,6 +605,13 @@ func TestStatusTellsOfAnArchiveThatHasVanished(t *testing.T) {
 	if status, out, errs := mailstow(t, env, "backup"); status != exitOK {
 		t.Fatal(status, out, errs)
 	}
+	time.Sleep(20 * time.Millisecond)
+	if status, out, _ := mailstow(t, env, "status", "--max-age", "1ms"); status != exitIncomplete || !strings.Contains(out, "now, too old") {
+		t.Errorf("too old: status %d\n%s", status, out)
+	}
+	if _, out, _ := mailstow(t, env, "status", "--max-age", "1ms", "--json"); objects(t, out, "status")[0]["old"] != true {
+		t.Errorf("too old: %s", out)
+	}
 	must(t, os.Rename(dir, dir+".elsewhere"))
 	config, err := os.ReadFile(env["MAILSTOW_CONFIG"])
 	must(t, err)

@@ -68,7 +68,8 @@ func (p *program) status(c *cli.Context) error {
 			s.vanished = true
 			gone = append(gone, pl)
 		}
-		old = old || maxAge > 0 && (s.good == nil || time.Since(s.good.Ended) > maxAge)
+		s.old = maxAge > 0 && (s.good == nil || time.Since(s.good.Ended) > maxAge)
+		old = old || s.old
 		switch {
 		case lines != nil:
 			lines.write("status", s.json(pl))
@@ -107,6 +108,7 @@ type stand struct {
 	messages   int
 	octets     int64
 	vanished   bool // there was one
+	old        bool // the last good run is longer ago than it may be
 }
 
 func standing(c *cli.Context, ar *maildir.Archive) (s stand, err error) {
@@ -141,6 +143,9 @@ func (s stand) cells(pl place) []string {
 	if s.good != nil {
 		ran, since = local(s.good.Ended), ago(time.Since(s.good.Ended))
 	}
+	if s.old {
+		since += ", too old"
+	}
 	if s.last != nil && !s.last.Ended.IsZero() {
 		missing = count(s.last.Missing)
 	}
@@ -149,6 +154,9 @@ func (s stand) cells(pl place) []string {
 
 func (s stand) json(pl place) object {
 	o := object{"account": pl.name, "messages": s.messages, "bytes": s.octets, "failed": len(s.failures), "last_result": s.word()}
+	if s.old {
+		o["old"] = true
+	}
 	if s.good != nil {
 		o["last_success"] = stamp(s.good.Ended)
 	}

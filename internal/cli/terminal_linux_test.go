@@ -222,6 +222,20 @@ func TestPasswordIsAskedWhereThereIsAServer(t *testing.T) {
 	}
 }
 
+// A server that is typed is asked for until it is one, and shows whose it is, or a
+// provider's name does: with that the ways to log in are known.
+func TestTypedServerShowsTheProvider(t *testing.T) {
+	binary := built(t)
+	for _, typed := range []string{"imaps://outlook.office365.com", "microsoft365"} {
+		env := map[string]string{"HOME": t.TempDir()}
+		status, shown := terminal(t, command(binary, env, "init", "me@contoso.example", "--offline", "--name", "x"),
+			[2]string{"Its server", "http://nonsense"}, [2]string{"no URL of a mail server", unanswered}, [2]string{"Its server", typed}, [2]string{"How should mailstow log in?", unanswered}, [2]string{"token command", unanswered}, [2]string{"Choose", ctrlC})
+		if status != 130 || strings.Contains(shown, "Password") {
+			t.Errorf("%s: status %d\n%s", typed, status, shown)
+		}
+	}
+}
+
 // A terminal need not be that of the session: su -c makes a session without one.
 func TestTerminalOfAnotherSessionIsAsked(t *testing.T) {
 	s := mailtest.Dovecot(t)
