@@ -81,6 +81,8 @@ type account struct {
 
 	onlyIPv4 atomic.Bool // the server has shown that it wants that
 
+	alerts alerts // of the server
+
 	broken error                    // why nothing can be done with it; nil for most
 	again  func() (*account, error) // that may make it when the network is there; nil for one that is made
 
@@ -495,6 +497,7 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 	}
 	a.dir = maildir.PathOf(mailbox.NewName(a.dir))
 	a.endpoint = netconn.Endpoint{Addr: net.JoinHostPort(u.Hostname(), first(u.Port(), s.port)), Security: s.security, Timeout: c.Duration("timeout")}
+	a.endpoint.Alert = a.alerts.hear
 	if a.endpoint.Proxy, err = netconn.ProxyFor(p.Getenv, a.endpoint.Addr); err != nil {
 		return nil, configFailed(err.Error(), "write it like socks5://HOST:1080")
 	}

@@ -223,6 +223,9 @@ func (p *program) backupOne(c *cli.Context, a *account, out *output, with *besid
 	o.account, o.beside = a, with
 	err := p.pull(ctx, c, a, out, &o)
 	o.ended = time.Now()
+	for _, text := range a.alerts.untold() {
+		out.warn(a, "the server says: "+text)
+	}
 	if err != nil {
 		pr := explain(ctx, a.name, err)
 		if pr.code == diskFull {

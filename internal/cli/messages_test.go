@@ -487,3 +487,20 @@ func TestNothingRawReachesPrograms(t *testing.T) {
 		t.Error("it is another name now")
 	}
 }
+
+// What a server wants its user to read is shown, each text once.
+func TestAlertsAreShownOnce(t *testing.T) {
+	addr := fakeIMAP(t, 0, map[string]string{
+		"LOGIN":   "TAG OK [ALERT] Buy more \x1b[31mroom\r\n",
+		"LIST":    "* OK [ALERT] We move on Sunday.\r\n* LIST (\\HasNoChildren) \"/\" INBOX\r\n* OK [ALERT] We move on Sunday.\r\nTAG OK done\r\n",
+		"EXAMINE": "* 0 EXISTS\r\n* OK [UIDVALIDITY 1699] v\r\n* OK [UIDNEXT 1] n\r\nTAG OK [READ-ONLY] in\r\n",
+	})
+	env := map[string]string{"HOME": t.TempDir(), "MAILSTOW_PASSWORD": "x", "MAILSTOW_CONFIG": os.DevNull}
+	for _, command := range []string{"check", "backup"} {
+		status, out, errs := mailstow(t, env, command, address("imap+insecure", addr), "--to", t.TempDir())
+		want := "mailstow: alice@127.0.0.1: warning: the server says: Buy more \\x1b[31mroom\nmailstow: alice@127.0.0.1: warning: the server says: We move on Sunday.\n"
+		if status != exitOK || errs != want {
+			t.Errorf("%s: status %d\n%s%s\nwant\n%s", command, status, out, errs, want)
+		}
+	}
+}

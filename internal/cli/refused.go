@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"mailstow/internal/credential"
@@ -47,6 +49,33 @@ func (a *account) understood(err error) error {
 		pr.do += "; some servers want a password made for this program, or the name without its domain"
 	}
 	return &problemError{pr, err}
+}
+
+// alerts are what a server wants its user to read, each text once.
+type alerts struct {
+	mu    sync.Mutex
+	texts []string
+	told  int // of texts
+}
+
+// maxAlerts is how many texts are kept of a server that has ever new ones.
+const maxAlerts = 20
+
+func (l *alerts) hear(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.texts) < maxAlerts && !slices.Contains(l.texts, text) {
+		l.texts = append(l.texts, text)
+	}
+}
+
+// untold returns those that it has not returned before.
+func (l *alerts) untold() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	texts := l.texts[l.told:]
+	l.told = len(l.texts)
+	return texts
 }
 
 // maxOtherNames is how many names of a certificate are tried: whoever made it may

@@ -206,6 +206,7 @@ func (c *Conn) next() error {
 		}
 		c.out = bytes.Clone(line)
 	case tag != "*":
+		c.noteAlert(tag + " " + rest)
 		c.answered(tag)
 		c.out = []byte(tag + " " + repairStatus(rest) + "\r\n")
 	default:
@@ -336,6 +337,7 @@ func (c *Conn) untagged(rest string, line []byte) error {
 	}
 	switch kind = strings.ToUpper(kind); kind {
 	case "OK", "NO", "BAD", "PREAUTH":
+		c.noteAlert("* " + rest)
 		c.out = []byte("* " + repairStatus(rest) + "\r\n")
 	case "BYE":
 		c.noteBye("* " + rest)

@@ -58,6 +58,8 @@ type Conn struct {
 	exists  int             // messages in the selected mailbox, by the server's last word
 	bye     string          // what the server said when it hung up
 
+	alert func(text string) // is told what the user has to read; nil for nobody
+
 	prefix, delimiter string // of the user's own namespace
 	quotas            []Quota
 	rights            map[string]string // by the mailbox's spelling
@@ -93,7 +95,7 @@ func Dial(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Compression) 
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Conn: nc, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, rights: map[string]string{}, change: make(chan struct{}, 1), early: map[string]answer{}}
+	c := &Conn{Conn: nc, alert: e.Alert, br: bufio.NewReaderSize(nc, readAhead), w: nc, pending: map[string]bool{}, objects: map[string]string{}, rights: map[string]string{}, change: make(chan struct{}, 1), early: map[string]answer{}}
 	if err := c.start(ctx, e, l, z); err != nil {
 		nc.Close()
 		return nil, err
@@ -108,6 +110,7 @@ func (c *Conn) start(ctx context.Context, e netconn.Endpoint, l sasl.Login, z Co
 	if err != nil {
 		return &netconn.GreetingError{Protocol: "IMAP", Err: err}
 	}
+	c.noteAlert(string(trimEOL(greeting)))
 	kind, text, _ := strings.Cut(strings.TrimPrefix(string(trimEOL(greeting)), "* "), " ")
 	switch strings.ToUpper(kind) {
 	case "OK":
@@ -343,6 +346,7 @@ func (c *Conn) readAnswer() (first, line string, err error) {
 		return "", "", err
 	}
 	line = string(trimEOL(b))
+	c.noteAlert(line)
 	first, rest, _ := strings.Cut(line, " ")
 	_, answered := c.early[first]
 	switch {
@@ -361,6 +365,15 @@ func (c *Conn) readAnswer() (first, line string, err error) {
 		c.sent = slices.DeleteFunc(c.sent, func(t string) bool { return t == first })
 	}
 	return first, line, nil
+}
+
+// noteAlert hands on what an answer that refuses nothing wants the user to read
+// (RFC 9051 section 7.1); what refuses is told as an error.
+func (c *Conn) noteAlert(line string) {
+	f := strings.SplitN(line, " ", 4)
+	if c.alert != nil && len(f) == 4 && strings.EqualFold(f[1], "OK") && strings.EqualFold(f[2], "[ALERT]") {
+		c.alert(clip(f[3]))
+	}
 }
 
 func (c *Conn) noteBye(line string) {

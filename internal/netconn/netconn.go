@@ -44,6 +44,10 @@ type Endpoint struct {
 	// nil for nobody. It may be called from several goroutines.
 	Trace func(line string)
 
+	// Alert is told what the server wants its user to read; nil for nobody. It may
+	// be called from several goroutines.
+	Alert func(text string)
+
 	Limit *rate.Limiter // of octets a second, for all connections that share it; nil for none
 }
 
