@@ -368,7 +368,16 @@ func TestJournalGetsPriorities(t *testing.T) {
 	if !strings.HasPrefix(heard, "READY=1\nSTATUS=[0:00]  alice@127.0.0.1") {
 		t.Errorf("systemd hears %q", heard)
 	}
-	env["MAILSTOW_PASSWORD"] = "wrong"
+	env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
+	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[defaults]\npassword_command = \"echo %s\"\n[accounts.a]\nserver = %q\n[accounts.b]\nserver = %q\ndaily_download = \"1K\"\n",
+		t.TempDir(), s.Password("alice"), address("imap+insecure", s.IMAP), address("imap+insecure", s.IMAP)))
+	for _, want := range []string{"<6>b: stopped early; ", "<6>b: what may be read in a day has been read: "} {
+		status, out, errs = mailstow(t, env, "backup")
+		if status != exitIncomplete || !strings.Contains(out, "<6>a   ok   ") || !strings.Contains(out, want) || strings.Count(out, "<6>") != strings.Count(out, "\n") || strings.Contains(out, "<6>\n") {
+			t.Errorf("two accounts: status %d\n%s%s\nwant %s", status, out, errs, want)
+		}
+	}
+	env["MAILSTOW_PASSWORD"], env["MAILSTOW_CONFIG"] = "wrong", os.DevNull
 	status, out, errs = mailstow(t, env, "backup", address("imap+insecure", s.IMAP), "--to", t.TempDir())
 	if status != exitLogin || !strings.HasPrefix(errs, "<3>mailstow: alice@127.0.0.1: login refused") || strings.Count(errs, "<3>") != strings.Count(errs, "\n") {
 		t.Errorf("status %d\n%s%s", status, out, errs)

@@ -256,8 +256,11 @@ func (o *output) accountDone(r *outcome) {
 		o.progress.clear()
 	}
 	if r.problem != nil {
-		if r.problem.passes() && !o.terminal && !o.verbose {
-			return // cron
+		if r.problem.passes() && !o.terminal && !o.verbose { // cron
+			if o.told && !o.quiet {
+				fmt.Fprintf(o.p.Stdout, "%s: %s: %s\n", show(r.account.name), show(r.problem.what), show(first(r.problem.why, r.problem.do)))
+			}
+			return
 		}
 		r.problem.print(o.p.Stderr)
 	}
@@ -446,6 +449,10 @@ func (o *output) finish(outcomes []outcome, status int) {
 			showOne(o.p.Stdout, &outcomes[0])
 			if a := outcomes[0].account; o.terminal && !a.named && outcomes[0].result.Sum().New > 0 {
 				fmt.Fprintf(o.p.Stdout, "\nTo do this every night:   mailstow init %s\nTo read the archive:      mutt -R -f %s\n", show(first(a.address, "ADDRESS")), show(filepath.Join(outcomes[0].dir, "INBOX")))
+			}
+		} else if o.told && !o.terminal && !o.verbose { // each line for itself
+			for i := range outcomes {
+				showOne(o.p.Stdout, &outcomes[i])
 			}
 		} else {
 			showAll(o.p.Stdout, outcomes)
