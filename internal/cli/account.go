@@ -307,7 +307,12 @@ func (p *program) accounts(c *cli.Context) ([]*account, error) {
 		return nil, err
 	}
 	p.several = len(found) > 1
-	return found, apart(found)
+	for i, a := range found {
+		if err := apart(found[:i+1]); err != nil { // which is no matter of the others
+			a.broken, a.again = err, func() (*account, error) { return nil, err }
+		}
+	}
+	return found, nil
 }
 
 // apart makes sure that no two accounts share a directory.
@@ -596,7 +601,7 @@ func (p *program) token(c *cli.Context, a *account, set config.Account) func(con
 	}
 	a.from = "`" + commandLine(command) + "`"
 	return func(ctx context.Context) (credential.Secret, error) {
-		return commandSecret(credential.FromCommand(ctx, command))
+		return commandSecret(credential.FromCommand(ctx, "token command", command))
 	}
 }
 
@@ -694,7 +699,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	switch {
 	case loginOption(c, set, "password-command") != "":
 		a.from = "`" + loginOption(c, set, "password-command") + "`"
-		secret, err = credential.FromCommand(ctx, credential.Shell(loginOption(c, set, "password-command")))
+		secret, err = credential.FromCommand(ctx, passwordCommand, credential.Shell(loginOption(c, set, "password-command")))
 	case loginOption(c, set, "password-file") == "-":
 		secret, err = credential.FromReader(p.Stdin, "standard input")
 	case loginOption(c, set, "password-file") != "":
@@ -711,7 +716,7 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 		return credential.NewSecret(p.Getenv("MAILSTOW_PASSWORD")), nil
 	case len(set.PasswordCommand) > 0:
 		a.from = "`" + commandLine(set.PasswordCommand) + "`"
-		secret, err = credential.FromCommand(ctx, set.PasswordCommand)
+		secret, err = credential.FromCommand(ctx, passwordCommand, set.PasswordCommand)
 	case set.PasswordFile != "":
 		a.from = set.PasswordFile
 		secret, err = credential.FromFile(set.PasswordFile)
@@ -732,6 +737,9 @@ func (p *program) password(ctx context.Context, c *cli.Context, a *account, set 
 	}
 	return commandSecret(secret, err)
 }
+
+// passwordCommand is what a command is called that prints a password.
+const passwordCommand = "password command"
 
 // Names under which secrets of an account are kept.
 func passwordName(account string) string { return account + ".password" }

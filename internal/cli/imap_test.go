@@ -547,6 +547,35 @@ func TestWrongLimitsAreUsageErrors(t *testing.T) {
 	}
 }
 
+// Two accounts that would share a directory stop neither the first of them nor any
+// other.
+func TestAccountsWithOneDirectoryStopNoOther(t *testing.T) {
+	s := mailtest.Dovecot(t)
+	fill(t, s, "INBOX", ugly()[:2])
+	env := home(t, s)
+	env["MAILSTOW_CONFIG"] = filepath.Join(env["HOME"], "config.toml")
+	one := fmt.Sprintf("server = %q\npassword_command = \"echo %s\"\n", address("imap+insecure", s.IMAP), s.Password("alice"))
+	write(t, env["MAILSTOW_CONFIG"], fmt.Sprintf("archive = %q\n[accounts.a]\naddress = \"me@example.org\"\n%s[accounts.b]\naddress = \"me@example.org\"\n%s[accounts.c]\n%s", t.TempDir(), one, one, one))
+	status, out, errs := mailstow(t, env, "backup", "-v")
+	if status != exitIncomplete || !strings.Contains(errs, "a and b have the same directory") || !strings.Contains(out, "2 ok, 1 failed") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	if status, out, errs := mailstow(t, env, "config", "check"); status != exitConfig || !strings.Contains(errs, "a and b have the same directory") {
+		t.Errorf("check: status %d\n%s%s", status, out, errs)
+	}
+}
+
+func TestServerWithoutPasswordsIsToldWithWhatToDo(t *testing.T) {
+	addr := mailtest.Script(t, "* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=XOAUTH2] hi\r\n", func(line string) string {
+		tag, _, _ := strings.Cut(line, " ")
+		return tag + " OK done\r\n"
+	})
+	env := map[string]string{"HOME": t.TempDir(), "MAILSTOW_PASSWORD": "x", "MAILSTOW_CONFIG": os.DevNull}
+	if status, out, errs := mailstow(t, env, "check", "imap+insecure://me@"+addr, "--to", t.TempDir()); status != exitLogin || !strings.Contains(errs, "use TLS: imap://me@"+addr) {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+}
+
 // What stands at the address of the URL and is no such server is told with the URL
 // that may be meant.
 func TestWrongPortIsToldWithTheRightURL(t *testing.T) {

@@ -382,7 +382,7 @@ func (w *wizard) keep(a *account, secret credential.Secret) error {
 		if err != nil {
 			return err
 		}
-		got, err := credential.FromCommand(w.c.Context, credential.Shell(line))
+		got, err := credential.FromCommand(w.c.Context, passwordCommand, credential.Shell(line))
 		switch {
 		case err != nil:
 			w.say("%s", show(err.Error()))

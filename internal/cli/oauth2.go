@@ -113,7 +113,7 @@ func (p *program) application(a *account, set config.Account, how string) (app s
 	}
 	return app, func(ctx context.Context) (credential.Secret, error) {
 		if o.Command != nil {
-			return commandSecret(credential.FromCommand(ctx, o.Command))
+			return commandSecret(credential.FromCommand(ctx, "client secret command", o.Command))
 		}
 		return o.ClientSecret, nil
 	}, nil

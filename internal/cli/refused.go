@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/imapwire"
 	"mailstow/internal/netconn"
 	"mailstow/mailbox"
 )
@@ -138,6 +139,12 @@ func (a *account) misplaced(err error) error {
 	pr := problem{status: exitUnavailable, code: "not_reachable"}
 	_, port, _ := net.SplitHostPort(a.endpoint.Addr)
 	switch {
+	case errors.Is(err, imapwire.ErrNoPassword):
+		pr.what, pr.status, pr.code = imapwire.ErrNoPassword.Error(), exitLogin, "auth_failed"
+		pr.do = `auth = "oauth2", or "xoauth2" with a token_command; docs: mailstow-oauth2(7)`
+		if a.endpoint.Security == netconn.Plain {
+			pr.do = "use TLS: " + a.urlOf(a.protocol, netconn.Upgrade, port)
+		}
 	case errors.As(err, new(tls.RecordHeaderError)):
 		pr.what = a.endpoint.Addr + " does not begin with TLS"
 		how := map[mailbox.Protocol]string{mailbox.IMAP: "STARTTLS", mailbox.POP3: "STLS"}[a.protocol]

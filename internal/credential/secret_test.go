@@ -56,7 +56,7 @@ func TestPasswordCommand(t *testing.T) {
 		{"no such program", []string{"/nonexistent/x", "y"}, "", "no such file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := credential.FromCommand(t.Context(), tt.command)
+			s, err := credential.FromCommand(t.Context(), "password command", tt.command)
 			if tt.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.fails) {
 					t.Errorf("error = %v, want one with %q", err, tt.fails)
@@ -71,7 +71,7 @@ func TestPasswordCommand(t *testing.T) {
 func TestPasswordCommandIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := credential.FromCommand(ctx, credential.Shell("sleep 60")); err == nil {
+	if _, err := credential.FromCommand(ctx, "password command", credential.Shell("sleep 60")); err == nil {
 		t.Error("no error")
 	}
 }

@@ -25,8 +25,8 @@ const maxSecret = 64 << 10
 func Shell(text string) []string { return []string{"sh", "-c", text} }
 
 // FromCommand runs a program with arguments and returns the first line of its
-// output.
-func FromCommand(ctx context.Context, argv []string) (Secret, error) {
+// output. Errors call it what.
+func FromCommand(ctx context.Context, what string, argv []string) (Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	var complaint bytes.Buffer
@@ -35,13 +35,13 @@ func FromCommand(ctx context.Context, argv []string) (Secret, error) {
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if ctx.Err() == context.DeadlineExceeded {
-		return Secret{}, fmt.Errorf("the password command took longer than %v", commandTimeout)
+		return Secret{}, fmt.Errorf("the %s took longer than %v", what, commandTimeout)
 	}
 	if err != nil {
 		said, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n")
-		return Secret{}, fmt.Errorf("the password command failed (%w): %s", err, said)
+		return Secret{}, fmt.Errorf("the %s failed (%w): %s", what, err, said)
 	}
-	return firstLine(out, "the password command")
+	return firstLine(out, "the "+what)
 }
 
 // FromFile returns the first line of a file that only its owner can read.

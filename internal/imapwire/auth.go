@@ -58,6 +58,9 @@ func (c *Conn) logInBy(method, addr string, l sasl.Login) (untagged, said []stri
 	return untagged, x.Said(), err
 }
 
+// ErrNoPassword is returned where a server offers no way to log in with a password.
+var ErrNoPassword = errors.New("the server takes no password on this connection (LOGINDISABLED)")
+
 // method decides how to log in.
 func (c *Conn) method(l sasl.Login) (string, error) {
 	switch {
@@ -82,7 +85,7 @@ func (c *Conn) method(l sasl.Login) (string, error) {
 	case l.As != "":
 		return "", errors.New("the server offers no way to read another's mail (SASL PLAIN or SCRAM)")
 	case c.HasCap("LOGINDISABLED"):
-		return "", errors.New("the server takes no password on this connection (LOGINDISABLED)")
+		return "", ErrNoPassword
 	}
 	return "login", nil
 }
