@@ -174,6 +174,17 @@ func FuzzShownTextIsSafe(f *testing.F) {
 	})
 }
 
+func TestBadCheckIsFoundByConfigCheck(t *testing.T) {
+	for _, table := range []string{"[notify]", "[accounts.a]"} {
+		file := filepath.Join(t.TempDir(), "config.toml")
+		write(t, file, "[accounts.a]\nserver = \"imaps://me@mail.example.org\"\n"+map[string]string{"[notify]": "[notify]\n"}[table]+"healthchecks = \"hc-ping.com/hidden\"\n")
+		status, out, errs := mailstow(t, map[string]string{"MAILSTOW_CONFIG": file}, "config", "check")
+		if status != exitConfig || !strings.Contains(errs, "healthchecks of "+table) || strings.Contains(out+errs, "hidden") {
+			t.Errorf("status %d\n%s%s", status, out, errs)
+		}
+	}
+}
+
 // What runs at night reads the config file that is meant, wherever it begins.
 func TestTimerNamesTheConfigFile(t *testing.T) {
 	dir := t.TempDir()

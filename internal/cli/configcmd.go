@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"mailstow/internal/config"
+	"mailstow/internal/credential"
 	"mailstow/internal/provider"
 	"mailstow/mailbox"
 )
@@ -92,6 +94,15 @@ func (p *program) configCheck(c *cli.Context) error {
 	}
 	if err := apart(all); err != nil {
 		return err
+	}
+	checks := map[string]credential.Secret{"[notify]": cfg.Notify.Healthchecks}
+	for _, set := range cfg.Accounts {
+		checks["[accounts."+set.Name+"]"] = set.Healthchecks
+	}
+	for table, check := range checks {
+		if u, err := url.Parse(check.Reveal()); !check.IsEmpty() && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
+			return configFailed("healthchecks of "+table+" is no address of a check", "write it like https://hc-ping.com/...")
+		}
 	}
 	switch {
 	case c.Bool("json"):
