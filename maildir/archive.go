@@ -196,6 +196,12 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
+// releaseLock ends a lock. Another goroutine may be starting a program: until that
+// runs, it holds the file too, and closing it alone would not end the lock.
+func releaseLock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
 func (a *Archive) readAbout(o Options) error {
 	b, err := os.ReadFile(a.own(aboutFile))
 	if errors.Is(err, os.ErrNotExist) && o.Create {
@@ -256,7 +262,7 @@ func (a *Archive) rollBack(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer releaseLock(lock)
 	db, err := openIndex(ctx, path, false)
 	if err != nil {
 		return err
@@ -320,10 +326,11 @@ func (a *Archive) close() error {
 	if a.root != nil {
 		errs = append(errs, a.root.Close())
 	}
-	for _, f := range []*os.File{a.whole, a.lock} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
+	if a.whole != nil {
+		errs = append(errs, a.whole.Close())
+	}
+	if a.lock != nil {
+		errs = append(errs, releaseLock(a.lock))
 	}
 	a.db, a.root, a.whole, a.lock = nil, nil, nil, nil
 	return errors.Join(errs...)

@@ -363,6 +363,21 @@ func TestOneRunAtATime(t *testing.T) {
 	open(t, dir)
 }
 
+// A program that is started meanwhile has the lock's file for a moment too.
+func TestLockEndsThoughAChildStillHasItsFile(t *testing.T) {
+	dir := t.TempDir()
+	a := open(t, dir)
+	child, err := syscall.Dup(int(a.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(child)
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	open(t, dir)
+}
+
 // A run may be killed as soon as the index exists, before it knows anything.
 func TestNewIndexThatKnowsNothingIsFilledByTheNextRun(t *testing.T) {
 	dir := t.TempDir()
