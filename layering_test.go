@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"trim": {"mailbox", "internal/filter", "internal/fingerprint", "internal/report", "internal/retry"},
 
 	// the edges, each protocol on its wire
-	"maildir":           {"mailbox", "internal/fingerprint"},
+	"maildir":           {"mailbox", "internal/fingerprint", "internal/lock"},
 	"internal/imapconn": {"mailbox", "internal/imapwire", "internal/netconn", "internal/retry", "internal/sasl"},
 	"internal/pop3conn": {"mailbox", "internal/credential", "internal/netconn", "internal/pop3wire", "internal/retry", "internal/sasl"},
 	"internal/imapwire": {"mailbox", "internal/credential", "internal/netconn", "internal/retry", "internal/sasl"},
@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/netconn":  {"internal/retry"},
 	"internal/config":   {"internal/credential", "internal/guess", "internal/quantity"},
 	"internal/lookup":   {"internal/provider"},
-	"internal/signin":   {"internal/credential"},
+	"internal/signin":   {"internal/credential", "internal/lock"},
 	"internal/monitor":  {"internal/replace"},
 	"internal/demo":     {},
 
@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/filter":      {"mailbox"},
 	"internal/fingerprint": {},
 	"internal/guess":       {},
+	"internal/lock":        {},
 	"internal/provider":    {},
 	"internal/quantity":    {},
 	"internal/repair":      {},

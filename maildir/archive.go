@@ -20,6 +20,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
+
+	"mailstow/internal/lock"
 )
 
 // Errors that tell why an archive cannot be opened.
@@ -182,24 +184,11 @@ func (a *Archive) idle() time.Duration {
 }
 
 func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
+	f, err := lock.Take(path)
+	if errors.Is(err, lock.ErrHeld) {
+		err = &LockedError{}
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &LockedError{}
-		}
-		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
-	}
-	return f, nil
-}
-
-// releaseLock ends a lock. Another goroutine may be starting a program: until that
-// runs, it holds the file too, and closing it alone would not end the lock.
-func releaseLock(f *os.File) error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+	return f, err
 }
 
 func (a *Archive) readAbout(o Options) error {
@@ -255,14 +244,14 @@ func (a *Archive) openIndex(ctx context.Context, o Options) (err error) {
 // rollBack ends the transaction of a run that was killed, which a reader
 // cannot, unless another run is at work: then that one has done it.
 func (a *Archive) rollBack(ctx context.Context, path string) error {
-	lock, err := takeLock(a.own(lockFile))
+	held, err := takeLock(a.own(lockFile))
 	if errors.As(err, new(*LockedError)) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer releaseLock(lock)
+	defer lock.Release(held)
 	db, err := openIndex(ctx, path, false)
 	if err != nil {
 		return err
@@ -330,7 +319,7 @@ func (a *Archive) close() error {
 		errs = append(errs, a.whole.Close())
 	}
 	if a.lock != nil {
-		errs = append(errs, releaseLock(a.lock))
+		errs = append(errs, lock.Release(a.lock))
 	}
 	a.db, a.root, a.whole, a.lock = nil, nil, nil, nil
 	return errors.Join(errs...)

@@ -8,10 +8,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"mailstow/internal/credential"
+	"mailstow/internal/lock"
 )
 
 // Tokens gives access tokens for an account, and keeps the leave that its owner
@@ -163,25 +163,16 @@ func (t *Tokens) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(t.Locks, 0o700); err != nil {
 		return nil, &KeepError{err}
 	}
-	f, err := os.OpenFile(filepath.Join(t.Locks, url.PathEscape(t.Name)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, &KeepError{err}
-	}
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { // a program that is being started holds the file too
-				syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-				f.Close()
-			}, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, err
+		f, err := lock.Take(filepath.Join(t.Locks, url.PathEscape(t.Name)+".lock"))
+		switch {
+		case err == nil:
+			return func() { lock.Release(f) }, nil
+		case !errors.Is(err, lock.ErrHeld):
+			return nil, &KeepError{err}
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
 			return nil, context.Cause(ctx)
 		case <-time.After(50 * time.Millisecond):
 		}
