@@ -4,6 +4,7 @@ package credential
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 )
 
 // Secret is a password or token. Printing it, logging it or encoding it by
@@ -36,6 +37,16 @@ func (Secret) String() string               { return "[secret]" }
 func (Secret) GoString() string             { return "[secret]" }
 func (Secret) LogValue() slog.Value         { return slog.StringValue("[secret]") }
 func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
+
+// Hide takes secrets out of a text.
+func Hide(text string, secrets ...string) string {
+	for _, s := range secrets {
+		if s != "" && s != `""` {
+			text = strings.ReplaceAll(text, s, "***")
+		}
+	}
+	return text
+}
 
 // RefusedError says that a server did not accept a login. Trying again with
 // the same secret is of no use and may lock the account.

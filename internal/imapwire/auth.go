@@ -32,7 +32,7 @@ func (c *Conn) login(e netconn.Endpoint, l sasl.Login) error {
 		c.learnCaps(lines)
 		return nil
 	}
-	hidden := sasl.Hide(err.Error(), append(said, l.Secret.Reveal())...)
+	hidden := credential.Hide(err.Error(), append(said, l.Secret.Reveal())...)
 	_, busy := retry.IsBusy(err)
 	if errors.Is(err, sasl.ErrUnfinished) || retry.IsRefused(err) && !busy && !strings.Contains(hidden, "[SERVERBUG") {
 		return retry.Permanent(&credential.RefusedError{Server: e.Addr, User: l.User, Answer: hidden})

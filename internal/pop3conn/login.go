@@ -27,7 +27,7 @@ func (c *Conn) login(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	text := sasl.Hide(err.Error(), append(said, l.Secret.Reveal())...)
+	text := credential.Hide(err.Error(), append(said, l.Secret.Reveal())...)
 	_, busy := retry.IsBusy(err)
 	refused := retry.IsRefused(err) && !busy
 	switch {

@@ -122,16 +122,6 @@ func (x *Exchange) encode(response []byte) string {
 	return s
 }
 
-// Hide takes secrets out of a text.
-func Hide(text string, secrets ...string) string {
-	for _, s := range secrets {
-		if s != "" && s != `""` {
-			text = strings.ReplaceAll(text, s, "***")
-		}
-	}
-	return text
-}
-
 // Hidden shows an error with another text, from which secrets are taken.
 func Hidden(err error, text string) error { return &hiddenError{text, err} }
 

@@ -92,9 +92,7 @@ func (masking) RoundTrip(r *http.Request) (*http.Response, error) {
 		form, _ := url.ParseQuery(string(sent))
 		for _, name := range secretParameters {
 			for _, secret := range form[name] {
-				if secret != "" {
-					secrets = append(secrets, secret, "***", url.QueryEscape(secret), "***")
-				}
+				secrets = append(secrets, secret, url.QueryEscape(secret))
 			}
 		}
 		r = r.Clone(r.Context())
@@ -106,7 +104,7 @@ func (masking) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	said, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	answer.Body.Close()
-	answer.Body = io.NopCloser(strings.NewReader(strings.NewReplacer(secrets...).Replace(string(said))))
+	answer.Body = io.NopCloser(strings.NewReader(credential.Hide(string(said), secrets...)))
 	answer.ContentLength = -1
 	return answer, err
 }
