@@ -447,12 +447,14 @@ func (a *account) checkVia(via string) error {
 	return nil
 }
 
-// schemes say what the beginning of a URL means.
-var schemes = map[string]struct {
+// scheme is what the beginning of a URL means.
+type scheme struct {
 	protocol mailbox.Protocol
 	security netconn.Security
 	port     string
-}{
+}
+
+var schemes = map[string]scheme{
 	"imaps":         {mailbox.IMAP, netconn.Implicit, "993"},
 	"imap":          {mailbox.IMAP, netconn.Upgrade, "143"},
 	"imap+insecure": {mailbox.IMAP, netconn.Plain, "143"},
@@ -466,20 +468,9 @@ var schemes = map[string]struct {
 // USER@HOST.
 func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Provider) (*account, error) {
 	set.Beside = p.beside
-	u, err := url.Parse(set.Server)
+	u, s, err := parseServer(set.Server)
 	if err != nil {
-		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", redacted(set.Server)), "write it like imaps://USER@HOST")
-	}
-	s, ok := schemes[u.Scheme]
-	if !ok || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
-		return nil, configFailed(fmt.Sprintf("%q is no URL of a mail server", redacted(set.Server)),
-			"write it like imaps://USER@HOST; there are imaps, imap (STARTTLS), pop3s, pop3 (STLS), imap+insecure and pop3+insecure")
-	}
-	if _, hasPassword := u.User.Password(); hasPassword {
-		return nil, configFailed("the URL has a password in it, which everybody on this machine can see", "use --password-command, --password-file or MAILSTOW_PASSWORD")
-	}
-	if n, err := strconv.Atoi(u.Port()); u.Port() != "" && (err != nil || n < 1 || n > 65535) {
-		return nil, configFailed("there is no port "+u.Port(), "imaps has "+schemes["imaps"].port+", pop3s "+schemes["pop3s"].port+"; without a port it is that")
+		return nil, err
 	}
 	a := &account{protocol: s.protocol, host: strings.ToLower(u.Hostname()), user: first(loginOption(c, set, "user"), u.User.Username(), set.User, set.Address)}
 	if a.user == "" {
@@ -538,6 +529,27 @@ func (p *program) fromURL(c *cli.Context, set config.Account, whose *provider.Pr
 		return nil, err
 	}
 	return a, nil
+}
+
+// parseServer reads the URL of a server.
+func parseServer(server string) (*url.URL, scheme, error) {
+	failed := func(what, do string) (*url.URL, scheme, error) { return nil, scheme{}, configFailed(what, do) }
+	u, err := url.Parse(server)
+	if err != nil {
+		return failed(fmt.Sprintf("%q is no URL of a mail server", redacted(server)), "write it like imaps://USER@HOST")
+	}
+	s, ok := schemes[u.Scheme]
+	if !ok || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
+		return failed(fmt.Sprintf("%q is no URL of a mail server", redacted(server)),
+			"write it like imaps://USER@HOST; there are imaps, imap (STARTTLS), pop3s, pop3 (STLS), imap+insecure and pop3+insecure")
+	}
+	if _, hasPassword := u.User.Password(); hasPassword {
+		return failed("the URL has a password in it, which everybody on this machine can see", "use --password-command, --password-file or MAILSTOW_PASSWORD")
+	}
+	if n, err := strconv.Atoi(u.Port()); u.Port() != "" && (err != nil || n < 1 || n > 65535) {
+		return failed("there is no port "+u.Port(), "imaps has "+schemes["imaps"].port+", pop3s "+schemes["pop3s"].port+"; without a port it is that")
+	}
+	return u, s, nil
 }
 
 // redacted shows what is meant to be a URL without what may be a password in it.

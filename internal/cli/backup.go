@@ -159,9 +159,9 @@ type outcome struct {
 	ended   time.Time
 	result  report.Result
 	found   maildir.Found
+	problem *problem // nil if all is well
 
-	refetched bool     // what was removed was to come again
-	problem   *problem // nil if all is well
+	refetched bool // what was removed was to come again
 
 	beside *beside // what goes on beside it, nil for nothing
 
@@ -370,6 +370,11 @@ func (l *login) now(ctx context.Context) (err error) {
 	}
 }
 
+// measured is a source that can tell how full the account is.
+type measured interface {
+	Usage(context.Context, []mailbox.Mailbox) (mailbox.Usage, error)
+}
+
 // measure asks how full the account is, over the first connection. Without an
 // answer that is not known: the run tries again to connect.
 func (l *login) measure(ctx context.Context, o *outcome) error {
@@ -383,9 +388,7 @@ func (l *login) measure(ctx context.Context, o *outcome) error {
 	} else if err != nil {
 		return nil
 	}
-	u, err := src.(interface {
-		Usage(context.Context, []mailbox.Mailbox) (mailbox.Usage, error)
-	}).Usage(ctx, nil)
+	u, err := src.(measured).Usage(ctx, nil)
 	if err != nil {
 		src.Close(false)
 		return nil

@@ -102,7 +102,7 @@ func (k *checkup) look(ctx context.Context) {
 	defer src.Close(true)
 	conn := src.(interface {
 		Session() mailbox.Session
-		Usage(context.Context, []mailbox.Mailbox) (mailbox.Usage, error)
+		measured
 	})
 	k.session = conn.Session()
 	boxes, err := src.Mailboxes(ctx)

@@ -461,9 +461,7 @@ func (w *wizard) describe(ctx context.Context, a *account) error {
 	stores := slices.DeleteFunc(slices.Clone(boxes), func(m mailbox.Mailbox) bool {
 		return m.Role == `\All` || m.Role == `\Flagged` || m.Role == `\Important`
 	})
-	if k.usage, err = src.(interface {
-		Usage(context.Context, []mailbox.Mailbox) (mailbox.Usage, error)
-	}).Usage(ctx, stores); err != nil {
+	if k.usage, err = src.(measured).Usage(ctx, stores); err != nil {
 		return err
 	}
 	size := ""
